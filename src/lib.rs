@@ -1,0 +1,10 @@
+//! Firn upserts Avro events from Kafka, exactly once, into lakehouse tables that read like append-only ones.
+//!
+//! Arrows point one way: [`service`] wires the edges ([`source`], [`avro`], [`files`], [`table`], [`query`],
+//! [`embedded`]) to the pure [`core`], and nothing in the core names an edge. `docs/architecture.md` has the map,
+//! the vocabulary and the invariants.
+
+pub mod core;
+pub mod error;
+
+pub use error::{Error, Result};
