@@ -6,5 +6,7 @@
 
 pub mod core;
 pub mod error;
+pub mod files;
+pub mod table;
 
 pub use error::{Error, Result};
