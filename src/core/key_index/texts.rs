@@ -111,7 +111,7 @@ fn decimal(text: &str, precision: u8, scale: u8) -> Result<i128, String> {
 fn hex(text: &str) -> Result<Vec<u8>, &'static str> {
     const FORM: &str = "write the bytes in hexadecimal, two digits each";
     let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(FORM);
     }
     let digit = |b: u8| char::from(b).to_digit(16).ok_or(FORM);
