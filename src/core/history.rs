@@ -22,7 +22,7 @@ pub struct Ancestor {
 /// Where a walk from the current snapshot back through its parents ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WalkEnd {
-    /// At the snapshot that the caller knew already (it is not among the ancestors listed).
+    /// At the snapshot that the caller knew already, retained or not (it is not among the ancestors listed).
     Known,
     /// At a snapshot without a parent, or the table has no snapshot at all.
     Root,

@@ -3,6 +3,8 @@
 //! [`LakeTable`] is the boundary: nothing above this module knows which format it writes, and one contract suite runs on
 //! every implementation.
 
+pub mod model;
+
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -15,7 +17,7 @@ use crate::core::history::{SnapshotId, View};
 use crate::core::offsets::Vector;
 use crate::core::schema::TableSchema;
 use crate::error::Error;
-use crate::files::WrittenFile;
+pub use crate::files::WrittenFile;
 
 /// A data file of a table's snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,249 @@
+//! One batch on its way into the table: planned, written, committed, and resolved when the answer is lost.
+
+use std::sync::Arc;
+
+use super::{
+    Action, Base, CommitOrder, Landed, Outcome, PlacedFile, Placement, ResolvedStart, Topology, Waiting, Writer,
+};
+use crate::core::batch::Batch;
+use crate::core::fold::{Semantics, fold};
+use crate::core::history::SnapshotId;
+use crate::core::key_index::Location;
+use crate::core::mutant::Mutant;
+use crate::core::offsets::{PartitionId, Position, TopicPositions, Vector};
+use crate::core::plan::Plan;
+
+/// A batch, and how far it got.
+#[derive(Debug)]
+pub(super) struct Flight<R> {
+    /// Empty where only starts or an anchor are stored.
+    pub(super) batch: Arc<Batch<R>>,
+    starts: Vec<ResolvedStart>,
+    plan: Option<Arc<Plan>>,
+    /// The files that hold the plan's rows.
+    files: Option<Vec<PlacedFile>>,
+    /// The attempt under way.
+    attempt: Option<CommitOrder>,
+    /// A plan that a conflict made void, with its files: if the new plan appends the same rows, they are not written again.
+    void: Option<(Arc<Plan>, Vec<PlacedFile>)>,
+}
+
+impl<R> Flight<R> {
+    pub(super) fn new(batch: Batch<R>) -> Self {
+        Flight { batch: Arc::new(batch), starts: Vec::new(), plan: None, files: None, attempt: None, void: None }
+    }
+
+    pub(super) fn into_partitions(self) -> Vec<PartitionId> {
+        self.batch.next.keys().cloned().collect()
+    }
+
+    /// Whether V is, for every partition, where this batch begins.
+    pub(super) fn starts_at(&self, vector: &Vector) -> bool {
+        self.batch.from.iter().all(|(id, &from)| vector.next(id) == Some(from))
+    }
+
+    /// Whether V is, for every partition, where this batch ends: then its events are in, by whatever attempt.
+    pub(super) fn reached(&self, vector: &Vector) -> bool {
+        let moved = self.batch.next.iter().any(|(id, next)| self.batch.from.get(id) != Some(next));
+        moved && self.batch.next.iter().all(|(id, &next)| vector.next(id) == Some(next))
+    }
+}
+
+impl<R> Writer<R> {
+    /// Moves the flight on by one step; the base and the index are as of the snapshot loaded last.
+    pub(super) fn launch(&mut self) {
+        let Some(flight) = &mut self.flight else { return };
+        let plan = match &flight.plan {
+            Some(plan) => plan.clone(),
+            None => {
+                let plan = Arc::new(fold(&flight.batch, &self.index, self.config.semantics, self.config.mutants));
+                if let Some((void, files)) = flight.void.take()
+                    && void.append == plan.append
+                {
+                    flight.files = Some(files);
+                }
+                flight.plan = Some(plan.clone());
+                plan
+            }
+        };
+        if !plan.append.is_empty() && flight.files.is_none() {
+            let batch = flight.batch.clone();
+            let attempt = self.next_attempt();
+            self.ask(Waiting::Files, Action::Write { attempt, batch, plan });
+            return;
+        }
+        self.ask(Waiting::Topics, Action::Inspect);
+    }
+
+    fn next_attempt(&mut self) -> String {
+        self.attempt_count += 1;
+        format!("{}-{}", self.config.writer, self.attempt_count)
+    }
+
+    pub(super) fn on_written(&mut self, files: Vec<PlacedFile>) {
+        if self.waiting != Waiting::Files {
+            return;
+        }
+        self.waiting = Waiting::Nothing;
+        if let Some(flight) = &mut self.flight {
+            flight.files = Some(files);
+        }
+    }
+
+    pub(super) fn on_starts(&mut self, starts: Vec<ResolvedStart>) {
+        if self.waiting != Waiting::Starts {
+            return;
+        }
+        self.waiting = Waiting::Nothing;
+        self.restart.clear();
+        let mut flight = Flight::new(Batch::default());
+        flight.starts = starts;
+        self.flight = Some(flight);
+    }
+
+    pub(super) fn on_topics(&mut self, topology: Topology) {
+        self.topology = Some(topology);
+        let Some(base) = &self.base else { return };
+        if let Some(message) = recreated(&base.vector, self.topology.as_ref()) {
+            self.decision(message);
+            return;
+        }
+        if self.waiting == Waiting::Topics {
+            self.waiting = Waiting::Nothing;
+            self.commit();
+        }
+    }
+
+    fn commit(&mut self) {
+        let attempt = self.next_attempt();
+        let (Some(flight), Some(base)) = (&mut self.flight, &self.base) else { return };
+        let superseded = flight.plan.iter().flat_map(|plan| &plan.superseded);
+        let order = CommitOrder {
+            attempt,
+            base: base.snapshot,
+            vector: next_vector(flight, base, self.config.mutants),
+            files: flight.files.clone().unwrap_or_default(),
+            superseded: superseded.filter_map(|(n, rows)| Some((self.files.path(*n)?.clone(), rows.clone()))).collect(),
+        };
+        flight.attempt = Some(order.clone());
+        self.ask(Waiting::Outcome, Action::Commit(order));
+    }
+
+    pub(super) fn on_outcome(&mut self, outcome: Outcome) {
+        if self.waiting != Waiting::Outcome {
+            return;
+        }
+        self.waiting = Waiting::Nothing;
+        let Some(order) = self.flight.as_mut().and_then(|f| f.attempt.take()) else { return };
+        match outcome {
+            Outcome::Committed(view) => {
+                self.place(&order);
+                self.finish_flight(view.snapshot, &order.vector);
+                self.base = Some(Base { table: view.table, snapshot: view.snapshot, vector: order.vector });
+                self.loaded_ms = self.now_ms;
+                self.foreign_since_ms = None;
+            }
+            Outcome::Refused | Outcome::Unknown => {
+                // Even a refusal may be the answer to our own first try, repeated by something in between.
+                self.attempts.push(order.attempt);
+                self.want_load = true;
+                self.loads_again += 1;
+            }
+            Outcome::NotSent => {
+                self.want_load = true;
+                self.loads_again += 1;
+            }
+        }
+    }
+
+    /// Enters the rows of a commit that is the table's current snapshot into the index.
+    fn place(&mut self, order: &CommitOrder) {
+        let Some(plan) = self.flight.as_mut().and_then(|f| f.plan.clone()) else { return };
+        if self.config.semantics == Semantics::Append {
+            return;
+        }
+        let in_plan_order = self.config.mutants.has(Mutant::CountInPlanOrder);
+        let mut entries = Vec::with_capacity(plan.keys.len());
+        for placed in &order.files {
+            let file = self.files.number(&placed.path);
+            for row in 0..placed.records {
+                let new = match &placed.rows {
+                    Placement::Range { start } => start + row,
+                    Placement::List(list) if in_plan_order => list.iter().min().copied().unwrap_or(0) + row,
+                    Placement::List(list) => list[row as usize],
+                } as usize;
+                let Some(&key) = plan.keys.get(new) else { continue };
+                entries.push((key, Location { file, row }, plan.orders.get(new).copied().unwrap_or(0)));
+            }
+        }
+        self.index.replace_batch(&entries);
+        for &key in &plan.gone {
+            self.index.remove_all(key);
+        }
+    }
+
+    /// The batch is in the table.
+    pub(super) fn finish_flight(&mut self, snapshot: Option<SnapshotId>, vector: &Vector) {
+        let Some(flight) = self.flight.take() else { return };
+        self.attempts.clear();
+        self.loads_again = 0;
+        self.positions_ms = self.now_ms;
+        let plan = flight.plan.unwrap_or_default();
+        self.actions.push(Action::Landed(Landed {
+            snapshot,
+            events: flight.batch.events,
+            appended: plan.appended(),
+            superseded: plan.superseded(),
+            vector: vector.clone(),
+        }));
+    }
+
+    /// The table moved under the batch, but V did not: everything is looked up and folded again.
+    pub(super) fn plan_again(&mut self) {
+        let keep = self.config.mutants.has(Mutant::KeepPlan);
+        let Some(flight) = &mut self.flight else { return };
+        flight.attempt = None;
+        if keep {
+            return;
+        }
+        if let (Some(plan), Some(files)) = (flight.plan.take(), flight.files.take()) {
+            flight.void = Some((plan, files));
+        }
+    }
+}
+
+/// V as the flight's commit stores it: the full vector of its parent, the flight's partitions advanced.
+fn next_vector<R>(flight: &Flight<R>, base: &Base, mutants: crate::core::mutant::Mutants) -> Vector {
+    let mut parent = base.vector.clone();
+    if mutants.has(Mutant::PartialVector) {
+        for (topic, positions) in &mut parent.topics {
+            positions.partitions.retain(|&partition, _| {
+                let id = PartitionId { topic: topic.clone(), partition };
+                flight.batch.is_empty() || flight.batch.holds(&id)
+            });
+        }
+    }
+    let back = i64::from(mutants.has(Mutant::StoreLast));
+    let mut vector = parent.advance(flight.batch.next.iter().map(|(id, &next)| (id, next - back)));
+    for start in &flight.starts {
+        let topic = vector
+            .topics
+            .entry(start.id.topic.clone())
+            .or_insert_with(|| TopicPositions { name: start.topic.clone(), partitions: Default::default() });
+        topic.partitions.insert(start.id.partition, Position::at_start(start.start));
+    }
+    vector
+}
+
+/// Says so when a topic of V has another id now: its offsets mean something else.
+fn recreated(vector: &Vector, topology: Option<&Topology>) -> Option<String> {
+    let now = &topology?.topics;
+    vector.topics.iter().find_map(|(id, stored)| {
+        let other = now.get(&stored.name).filter(|now| *now != id)?;
+        Some(format!(
+            "topic {} was deleted and created again (its id {id} became {other}): the stored offsets mean nothing in the new \
+             topic; begin a new epoch with `firn offsets set`, or restore the old topic",
+            stored.name
+        ))
+    })
+}
