@@ -6,5 +6,6 @@
 
 pub mod core;
 pub mod error;
+pub mod source;
 
 pub use error::{Error, Result};
