@@ -59,7 +59,7 @@ fn refusal(code: Code) -> Refusal {
         | RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION => Refusal::Missing,
         RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
         | RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED
-        | RD_KAFKA_RESP_ERR_INVALID_TOPIC_EXCEPTION => Refusal::Denied(code_text(code)),
+        | RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION => Refusal::Denied(code_text(code)),
         _ => Refusal::Unavailable(plain(&code_text(code)).to_owned()),
     }
 }
@@ -78,27 +78,51 @@ pub(super) fn cluster_id(client: &Client, timeout: Duration) -> Option<String> {
     }
 }
 
+/// An owned answer to a metadata request.
+struct Metadata(*const sys::rd_kafka_metadata_t);
+
+fn metadata(client: &Client, all: bool, timeout: Duration) -> Result<Metadata, Refusal> {
+    let mut metadata = ptr::null();
+    // SAFETY: the handle is valid; on success `metadata` is ours.
+    let code = unsafe {
+        sys::rd_kafka_metadata(client.ptr(), all.into(), ptr::null_mut(), &raw mut metadata, millis(timeout))
+    };
+    if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(Metadata(metadata)) } else { Err(refusal(code)) }
+}
+
+impl Metadata {
+    /// The broker that answered.
+    fn answering(&self) -> i32 {
+        // SAFETY: live until dropped.
+        unsafe { (*self.0).orig_broker_id }
+    }
+
+    fn topics(&self) -> BTreeMap<String, Vec<i32>> {
+        // SAFETY: live until dropped, and consistent with its counts.
+        unsafe {
+            let count = usize::try_from((*self.0).topic_cnt).unwrap_or(0);
+            (0..count)
+                .map(|i| &*(*self.0).topics.add(i))
+                .filter(|t| t.err == Code::RD_KAFKA_RESP_ERR_NO_ERROR)
+                .map(|t| {
+                    let partitions = usize::try_from(t.partition_cnt).unwrap_or(0);
+                    (text_of(t.topic), (0..partitions).map(|p| (*t.partitions.add(p)).id).collect())
+                })
+                .collect()
+        }
+    }
+}
+
+impl Drop for Metadata {
+    fn drop(&mut self) {
+        // SAFETY: ours, and nothing borrowed from it is left.
+        unsafe { sys::rd_kafka_metadata_destroy(self.0) }
+    }
+}
+
 /// Names and partitions of all topics.
 pub(super) fn all_topics(client: &Client, timeout: Duration) -> Result<BTreeMap<String, Vec<i32>>, Refusal> {
-    let mut metadata = ptr::null();
-    // SAFETY: the handle is valid; on success `metadata` is ours until it is destroyed, and consistent with its counts.
-    unsafe {
-        let code = sys::rd_kafka_metadata(client.ptr(), 1, ptr::null_mut(), &raw mut metadata, millis(timeout));
-        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(refusal(code));
-        }
-        let count = usize::try_from((*metadata).topic_cnt).unwrap_or(0);
-        let topics = (0..count)
-            .map(|i| &*(*metadata).topics.add(i))
-            .filter(|t| t.err == Code::RD_KAFKA_RESP_ERR_NO_ERROR)
-            .map(|t| {
-                let partitions = usize::try_from(t.partition_cnt).unwrap_or(0);
-                (text_of(t.topic), (0..partitions).map(|p| (*t.partitions.add(p)).id).collect())
-            })
-            .collect();
-        sys::rd_kafka_metadata_destroy(metadata);
-        Ok(topics)
-    }
+    Ok(metadata(client, true, timeout)?.topics())
 }
 
 /// What the brokers say about these topics, one answer per topic.
@@ -111,6 +135,8 @@ pub(super) fn describe(
         topics.iter().map(|t| c_text(t)).collect::<Result<_>>().map_err(|e| Refusal::Denied(e.to_string()))?;
     let mut pointers: Vec<*const c_char> = names.iter().map(|n| n.as_ptr()).collect();
     let options = Options::new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout);
+    // Any broker knows; librdkafka would wait for the controller.
+    options.ask(metadata(client, false, timeout)?.answering());
     let queue = new_queue(client)?;
     // SAFETY: the collection copies the names and is ours to destroy; the request copies the collection.
     unsafe {
@@ -276,6 +302,15 @@ impl Options {
             let options = sys::rd_kafka_AdminOptions_new(client.ptr(), kind);
             sys::rd_kafka_AdminOptions_set_request_timeout(options, millis(timeout), text.as_mut_ptr(), text.len());
             Options(options)
+        }
+    }
+
+    /// Asks this broker instead of the controller.
+    fn ask(&self, broker: i32) {
+        let mut text = [0 as c_char; 256];
+        // SAFETY: the options are ours; an id out of range is refused without effect.
+        unsafe {
+            sys::rd_kafka_AdminOptions_set_broker(self.0, broker, text.as_mut_ptr(), text.len());
         }
     }
 }

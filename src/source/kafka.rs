@@ -17,9 +17,7 @@ use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use super::TopicPartition;
-use super::client::{
-    Client, ClientError, Queue, Rebalance, c_text, code_text, complaint, partitions_of, plain, text_of,
-};
+use super::client::{Client, ClientError, Queue, Rebalance, c_text, code_text, complaint, plain, text_of};
 use crate::{Error, Result};
 
 /// See the module.
@@ -178,21 +176,6 @@ impl Consumer {
 
     pub(super) fn fatal(&self) -> Option<String> {
         self.client.fatal()
-    }
-
-    /// The partitions that librdkafka is reading (an empty list on error).
-    #[cfg(test)]
-    pub(super) fn assigned(&self) -> Vec<TopicPartition> {
-        let mut list = ptr::null_mut();
-        // SAFETY: on success the list is ours to destroy.
-        unsafe {
-            if sys::rd_kafka_assignment(self.client.ptr(), &raw mut list) != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return Vec::new();
-            }
-            let partitions = partitions_of(list).into_iter().map(|(p, _)| p).collect();
-            sys::rd_kafka_topic_partition_list_destroy(list);
-            partitions
-        }
     }
 }
 

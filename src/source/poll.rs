@@ -3,8 +3,13 @@
 //! What a record must pass before the handler sees it (DESIGN rule 2): its partition is open; its offset is not below
 //! where it was opened, nor below one already handed on in this epoch. Records from before an [`Command::Open`] cannot
 //! get there: those already taken out of librdkafka are thrown away with the batch, those still inside are outdated by
-//! stopping the fetch, and both happen before the slot gets its new epoch. Whoever folds the records drops older epochs
-//! once more.
+//! stopping the fetch, and until both have happened nothing is read. Whoever folds the records drops older epochs once
+//! more.
+//!
+//! Where librdkafka goes on after a rebalance is never left to it. It pauses all partitions and then continues each at
+//! "the last message of a batch plus one", and it counts the mark of a partition's end as such a message: the first
+//! record that arrives after the end would be skipped (seen in 2.12.1). So after every change of the assignment each
+//! open partition is started again at the offset that the handler is to see next ([`Poll::restart`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -184,8 +189,10 @@ impl Source {
 struct Slot {
     partition: TopicPartition,
     assigned: bool,
-    /// Set while it is read.
+    /// Set while the service wants it read.
     open: Option<Open>,
+    /// librdkafka reads it.
+    reading: bool,
 }
 
 struct Open {
@@ -215,9 +222,9 @@ struct Poll {
     by_name: HashMap<TopicPartition, usize>,
     /// Events that the service has no room for yet. While there are any, nothing else is read.
     outbox: VecDeque<Event>,
-    /// Commands that wait for the end of a revocation.
-    deferred: VecDeque<Command>,
     revocation: Option<Revocation>,
+    /// What librdkafka reads, or where, is not what it should be.
+    moved: bool,
     generation: u64,
     paused: bool,
     full: bool,
@@ -245,8 +252,8 @@ impl Poll {
             slots: Vec::new(),
             by_name: HashMap::new(),
             outbox: VecDeque::new(),
-            deferred: VecDeque::new(),
             revocation: None,
+            moved: false,
             generation: 0,
             paused: false,
             full: false,
@@ -277,11 +284,15 @@ impl Poll {
     fn turn(&mut self) -> Result<()> {
         self.obey()?;
         self.post();
-        let readable =
-            !self.paused && !self.full && self.outbox.is_empty() && self.slots.iter().any(|s| s.open.is_some());
-        self.serve(if readable { Duration::ZERO } else { RETRY })?;
+        let open = self.slots.iter().any(|s| s.open.is_some());
+        let readable = open && !self.paused && !self.full && self.outbox.is_empty();
+        self.serve(if readable && self.revocation.is_none() { Duration::ZERO } else { RETRY })?;
         self.finish_revocation(Instant::now())?;
-        if readable && self.held.is_empty() {
+        // While librdkafka waits for the answer to a revocation, it takes any change of the assignment for it.
+        if self.moved && self.revocation.is_none() {
+            self.restart()?;
+        }
+        if readable && !self.moved && self.held.is_empty() {
             self.consumer.read(From::Data, WAIT, &mut self.held);
             if self.held.is_empty() {
                 self.reroute();
@@ -296,20 +307,8 @@ impl Poll {
 
     /// Carries out what the service asked for.
     fn obey(&mut self) -> Result<()> {
-        if self.revocation.is_none() {
-            while let Some(command) = self.deferred.pop_front() {
-                self.obey_one(command)?;
-            }
-        }
         while !self.stopping {
             match self.commands.try_recv() {
-                // While librdkafka waits for the answer to a revocation, it takes any change of the assignment for it.
-                Ok(command @ (Command::Open { .. } | Command::Close(_))) if self.revocation.is_some() => {
-                    self.deferred.push_back(command);
-                    if self.deferred.len() >= QUEUE {
-                        break;
-                    }
-                }
                 Ok(command) => self.obey_one(command)?,
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 // The service dropped its handle.
@@ -321,12 +320,10 @@ impl Poll {
 
     fn obey_one(&mut self, command: Command) -> Result<()> {
         match command {
-            Command::Open { partition, offset, epoch } => self.open(&partition, offset, epoch)?,
-            Command::Close(partition) => {
-                if let Some(&slot) = self.by_name.get(&partition) {
-                    self.close_slots(&[slot]);
-                }
+            Command::Open { partition, offset, epoch } => {
+                self.set_open(&partition, Some(Open { epoch, next: offset, seen: false }));
             }
+            Command::Close(partition) => self.set_open(&partition, None),
             Command::CommitHint(offsets) => self.hint(&offsets),
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
@@ -336,33 +333,54 @@ impl Poll {
         Ok(())
     }
 
-    fn open(&mut self, partition: &TopicPartition, offset: i64, epoch: Epoch) -> Result<()> {
-        let Some(&slot) = self.by_name.get(partition) else { return Ok(()) };
-        if !self.slots[slot].assigned {
+    fn set_open(&mut self, partition: &TopicPartition, open: Option<Open>) {
+        match self.by_name.get(partition) {
+            Some(&slot) if self.slots[slot].assigned => {
+                self.slots[slot].open = open;
+                self.moved = true;
+                self.forget(&[slot]);
+            }
             // It was taken away while the command was under way; the service learns that from the event.
-            tracing::debug!(%partition, offset, "not opened: no longer assigned");
-            return Ok(());
+            _ => tracing::debug!(%partition, "not opened or closed: no longer assigned"),
         }
-        self.close_slots(&[slot]);
-        self.consumer
-            .assign(&[(partition, offset)])
-            .map_err(|why| Error::Internal(format!("kafka: cannot read {partition} from {offset}: {why}")))?;
-        self.slots[slot].open = Some(Open { epoch, next: offset, seen: false });
+    }
+
+    /// Makes librdkafka read what is open, each partition from the offset to be shown next.
+    fn restart(&mut self) -> Result<()> {
+        // All of it is fetched again from there.
+        self.held.clear();
+        self.halt(&(0..self.slots.len()).collect::<Vec<_>>());
+        let open: Vec<(&TopicPartition, i64)> =
+            self.slots.iter().filter_map(|s| Some((&s.partition, s.open.as_ref()?.next))).collect();
+        if !open.is_empty() {
+            self.consumer.assign(&open).map_err(|why| Error::Internal(format!("kafka assignment: {why}")))?;
+        }
+        for slot in &mut self.slots {
+            slot.reading = slot.open.is_some();
+            if let Some(open) = &mut slot.open {
+                open.seen = false;
+            }
+        }
+        self.moved = false;
         Ok(())
     }
 
-    /// Stops reading and forgets what was taken out of librdkafka of these partitions.
-    fn close_slots(&mut self, slots: &[usize]) {
-        let open: Vec<usize> = slots.iter().copied().filter(|&s| self.slots[s].open.take().is_some()).collect();
-        if open.is_empty() {
-            return;
+    /// Stops librdkafka's reading of these partitions. Returns whether it was told anything.
+    fn halt(&mut self, slots: &[usize]) -> bool {
+        let reading: Vec<usize> =
+            slots.iter().copied().filter(|&s| std::mem::take(&mut self.slots[s].reading)).collect();
+        if reading.is_empty() {
+            return false;
         }
-        let partitions: Vec<&TopicPartition> = open.iter().map(|&s| &self.slots[s].partition).collect();
-        if let Err(why) = self.consumer.unassign(&partitions) {
-            // librdkafka has dropped its assignment by itself, as after a fatal error.
-            tracing::debug!(why, "partitions were not being read");
+        let partitions: Vec<&TopicPartition> = reading.iter().map(|&s| &self.slots[s].partition).collect();
+        match self.consumer.unassign(&partitions) {
+            Ok(()) => true,
+            // It has let go of some by itself; the others must not keep their place.
+            Err(why) => {
+                tracing::debug!(why, "some partitions were not being read");
+                partitions.iter().filter(|p| self.consumer.unassign(&[p]).is_ok()).count() > 0
+            }
         }
-        self.forget(&open);
     }
 
     /// Throws away the held records of these partitions, keeping the order of the others.
@@ -473,6 +491,7 @@ impl Poll {
                 }
                 // Says that we know. The partitions are added one by one as they are opened, at V.
                 self.consumer.assign(&[]).map_err(|why| Error::Internal(format!("kafka assignment: {why}")))?;
+                self.moved = true;
                 for partition in &partitions {
                     let slot = self.slot(partition);
                     self.slots[slot].assigned = true;
@@ -514,18 +533,15 @@ impl Poll {
         self.release(&slots)
     }
 
-    /// Answers a revocation: librdkafka goes on once the partitions are unassigned, be it none.
+    /// Answers a revocation: librdkafka goes on once something is unassigned, be it nothing.
     fn release(&mut self, slots: &[usize]) -> Result<()> {
-        let open: Vec<&TopicPartition> =
-            slots.iter().filter(|&&s| self.slots[s].open.is_some()).map(|&s| &self.slots[s].partition).collect();
-        if let Err(why) = self.consumer.unassign(&open) {
-            tracing::debug!(why, "revoked partitions were not being read");
-            self.consumer.unassign(&[]).map_err(|why| Error::Internal(format!("kafka revocation: {why}")))?;
-        }
         for &slot in slots {
             self.slots[slot].open = None;
         }
-        self.forget(slots);
+        self.moved = true;
+        if !self.halt(slots) {
+            self.consumer.unassign(&[]).map_err(|why| Error::Internal(format!("kafka revocation: {why}")))?;
+        }
         Ok(())
     }
 
@@ -534,7 +550,7 @@ impl Poll {
             return slot;
         }
         let slot = self.slots.len();
-        self.slots.push(Slot { partition: partition.clone(), assigned: false, open: None });
+        self.slots.push(Slot { partition: partition.clone(), assigned: false, open: None, reading: false });
         self.by_name.insert(partition.clone(), slot);
         slot
     }
@@ -542,7 +558,8 @@ impl Poll {
     /// Routes partitions that have shown nothing yet once more: a stop that was under way may have undone it.
     fn reroute(&self) {
         for slot in &self.slots {
-            if slot.open.as_ref().is_some_and(|o| !o.seen)
+            if slot.reading
+                && slot.open.as_ref().is_some_and(|o| !o.seen)
                 && let Err(why) = self.consumer.route(&slot.partition)
             {
                 tracing::debug!(why, "partition not routed");
@@ -592,13 +609,10 @@ impl Poll {
             self.consumer.read(From::Control, RETRY, &mut self.control);
             self.control.clear();
             while self.consumer.next_rebalance().is_some() {
-                let open: Vec<&TopicPartition> =
-                    self.slots.iter().filter(|s| s.open.is_some()).map(|s| &s.partition).collect();
-                if let Err(why) = self.consumer.unassign(&open) {
+                if !self.halt(&(0..self.slots.len()).collect::<Vec<_>>())
+                    && let Err(why) = self.consumer.unassign(&[])
+                {
                     tracing::debug!(why, "nothing to let go");
-                }
-                for slot in &mut self.slots {
-                    slot.open = None;
                 }
             }
         }

@@ -160,10 +160,17 @@ impl Registry {
     /// # Errors
     /// [`Error::Config`] if the URL is not one of http or https.
     pub fn new(url: &str, login: Option<(String, SecretString)>) -> Result<Registry> {
-        let mut base: Url = url.parse().map_err(|e| Error::Config(format!("schema_registry.url: {url}: {e}")))?;
+        let mut base: Url =
+            url.parse().map_err(|e| Error::Config(format!("schema_registry.url: not an address ({e})")))?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
-            return Err(Error::Config(format!("schema_registry.url: {url} is not an http or https address")));
+            return Err(Error::Config("schema_registry.url: not an http or https address".into()));
         }
+        // An address with a password in it would be logged.
+        let from_url = (!base.username().is_empty())
+            .then(|| (base.username().to_owned(), SecretString::from(base.password().unwrap_or_default())));
+        let login = login.or(from_url);
+        let stripped = base.set_username("").and_then(|()| base.set_password(None));
+        stripped.map_err(|()| Error::Config("schema_registry.url: cannot carry a user name".into()))?;
         // So that joining appends to the path instead of replacing its last part.
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -306,11 +313,7 @@ impl Registry {
     }
 
     fn unavailable(&self, reason: &str) -> RegistryError {
-        let mut url = self.base.clone();
-        // An address can carry a password, too.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-        RegistryError::Unavailable { url: url.to_string(), reason: reason.to_owned() }
+        RegistryError::Unavailable { url: self.base.to_string(), reason: reason.to_owned() }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

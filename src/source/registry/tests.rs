@@ -90,8 +90,7 @@ async fn nobody_at_the_address_is_an_outage_and_the_password_is_not_told() {
     let registry = Registry::new("http://me:hunter2@127.0.0.1:1", login).unwrap();
     let error = registry.schema(1).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unavailable { .. }), "{error}");
-    assert!(!format!("{error} {registry:?}").replace("hunter2@127.0.0.1:1", "").contains("hunter2"));
-    assert!(!error.to_string().contains("hunter2"), "{error}");
+    assert!(!format!("{error} {registry:?}").contains("hunter2"));
     assert_eq!(Error::from(error).exit_code(), 3);
 }
 
