@@ -8,5 +8,6 @@ pub mod core;
 pub mod error;
 pub mod files;
 pub mod table;
+pub mod source;
 
 pub use error::{Error, Result};

@@ -1,0 +1,359 @@
+//! A client of Confluent's schema registry API.
+//!
+//! The one question that must never be answered wrongly: is this record bad, or can the registry not say? Only the
+//! registry's own "no such schema" makes a record bad. Silence, a proxy's page, a refusal to talk to us: all of that is
+//! waited out (DESIGN rule 18).
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hasher;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::Rng;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use url::Url;
+
+use crate::{Error, Result};
+
+/// What identifies the content of a schema, whatever its spacing and the order of its attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub u128);
+
+impl Fingerprint {
+    /// The fingerprint of a schema's text.
+    #[must_use]
+    pub fn of(schema: &str) -> Fingerprint {
+        let canonical = serde_json::from_str::<serde_json::Value>(schema).map(|v| v.to_string());
+        let mut hasher = SipHasher13::new();
+        // Nested deeper than the parser allows: its own spacing counts.
+        hasher.write(canonical.as_deref().unwrap_or(schema).as_bytes());
+        Fingerprint(hasher.finish128().as_u128())
+    }
+}
+
+/// A schema that the registry gave out under an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    pub id: i32,
+    /// Avro, as JSON.
+    pub text: Arc<str>,
+    pub fingerprint: Fingerprint,
+}
+
+/// A version of a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    pub subject: String,
+    pub version: i32,
+    pub schema: Schema,
+}
+
+/// Why there is no schema, by what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// The registry knows no such id, subject or version. For an id: the record that names it is bad.
+    #[error("the schema registry has no {0}")]
+    NotFound(String),
+    /// No answer that could be trusted; ask again later. Nothing is wrong with the record.
+    #[error("schema registry {url}: {reason}")]
+    Unavailable { url: String, reason: String },
+    /// The schema is there, but not one that Firn reads.
+    #[error("{what}: {reason}")]
+    Unsupported { what: String, reason: String },
+    /// Another schema under an id that was used before. Records would be decoded wrongly: a person has to decide.
+    #[error(
+        "schema id {id} had another schema before: the registry was reset or ids were reused; restore it, or read the topic into a new table"
+    )]
+    Changed { id: i32 },
+}
+
+impl From<RegistryError> for Error {
+    fn from(error: RegistryError) -> Error {
+        let text = error.to_string();
+        match error {
+            RegistryError::Unavailable { .. } => Error::Unreachable(text),
+            RegistryError::NotFound(_) | RegistryError::Unsupported { .. } => Error::Config(text),
+            RegistryError::Changed { .. } => Error::Decision(text),
+        }
+    }
+}
+
+/// A registry. Cloning shares connections and cache.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    http: reqwest::Client,
+    base: Url,
+    login: Option<(String, SecretString)>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// Schemas kept in memory.
+const SCHEMAS_MAX: usize = 4_096;
+/// Ids whose content is remembered (24 bytes each).
+const PINS_MAX: usize = 262_144;
+/// The largest answer that is read.
+const BODY_MAX: usize = 4 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The first pause after a failed try, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+#[derive(Debug, Default)]
+struct Known {
+    schemas: HashMap<i32, Schema>,
+    /// Ids in the order they came, to let the oldest go.
+    order: VecDeque<i32>,
+    pins: HashMap<i32, Fingerprint>,
+}
+
+impl Known {
+    fn admit(&mut self, schema: Schema) -> Result<Schema, RegistryError> {
+        self.pin(schema.id, schema.fingerprint)?;
+        if self.schemas.insert(schema.id, schema.clone()).is_none() {
+            self.order.push_back(schema.id);
+            if self.order.len() > SCHEMAS_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.schemas.remove(&oldest);
+            }
+        }
+        Ok(schema)
+    }
+
+    fn pin(&mut self, id: i32, fingerprint: Fingerprint) -> Result<(), RegistryError> {
+        match self.pins.get(&id) {
+            Some(pinned) if *pinned != fingerprint => Err(RegistryError::Changed { id }),
+            None if self.pins.len() < PINS_MAX => {
+                self.pins.insert(id, fingerprint);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the registry answers about a schema; attributes we do not know are passed over.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SchemaBody {
+    schema: String,
+    schema_type: Option<String>,
+    #[serde(default)]
+    references: Vec<serde_json::Value>,
+    id: Option<i32>,
+    subject: Option<String>,
+    version: Option<i32>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error_code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+impl Registry {
+    /// A registry at `url`, with an optional user name and password.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the URL is not one of http or https.
+    pub fn new(url: &str, login: Option<(String, SecretString)>) -> Result<Registry> {
+        let mut base: Url =
+            url.parse().map_err(|e| Error::Config(format!("schema_registry.url: not an address ({e})")))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
+            return Err(Error::Config("schema_registry.url: not an http or https address".into()));
+        }
+        // An address with a password in it would be logged.
+        let from_url = (!base.username().is_empty())
+            .then(|| (base.username().to_owned(), SecretString::from(base.password().unwrap_or_default())));
+        let login = login.or(from_url);
+        let stripped = base.set_username("").and_then(|()| base.set_password(None));
+        stripped.map_err(|()| Error::Config("schema_registry.url: cannot carry a user name".into()))?;
+        // So that joining appends to the path instead of replacing its last part.
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TIMEOUT)
+            // A redirect could carry the password to another host.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|e| Error::Internal(format!("http client: {e}")))?;
+        Ok(Registry { http, base, login, known: Arc::default() })
+    }
+
+    /// A schema that is in memory.
+    #[must_use]
+    pub fn cached(&self, id: i32) -> Option<Schema> {
+        self.known().schemas.get(&id).cloned()
+    }
+
+    /// The schema of an id; asked for once, since ids never change their meaning.
+    ///
+    /// # Errors
+    /// See [`RegistryError`]; one try.
+    pub async fn schema(&self, id: i32) -> Result<Schema, RegistryError> {
+        match self.cached(id) {
+            Some(schema) => Ok(schema),
+            None => self.refresh(id).await,
+        }
+    }
+
+    /// The schema of an id as the registry says it now.
+    ///
+    /// # Errors
+    /// As [`Registry::schema`]; [`RegistryError::Changed`] if it is not the schema that is known.
+    pub async fn refresh(&self, id: i32) -> Result<Schema, RegistryError> {
+        let what = format!("schema with id {id}");
+        let body: SchemaBody = self.get(&["schemas", "ids", &id.to_string()], &what).await?;
+        let schema = readable(body, id, &what)?;
+        self.known().admit(schema)
+    }
+
+    /// Like [`Registry::schema`], but waits for the registry as long as it takes, ever longer between tries, up to half
+    /// a minute. `stalled` hears of every failed try. Drop the future to give up.
+    ///
+    /// # Errors
+    /// As [`Registry::schema`], except that the registry is never unavailable.
+    pub async fn schema_waiting(
+        &self,
+        id: i32,
+        mut stalled: impl FnMut(&RegistryError),
+    ) -> Result<Schema, RegistryError> {
+        let mut pause = BACKOFF.0;
+        loop {
+            match self.schema(id).await {
+                Err(error @ RegistryError::Unavailable { .. }) => stalled(&error),
+                other => return other,
+            }
+            tokio::time::sleep(jittered(pause)).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// The latest version of a subject.
+    ///
+    /// # Errors
+    /// As [`Registry::schema`].
+    pub async fn latest(&self, subject: &str) -> Result<Version, RegistryError> {
+        self.version(subject, "latest").await
+    }
+
+    /// A version of a subject: a number, or `latest`.
+    ///
+    /// # Errors
+    /// As [`Registry::schema`].
+    pub async fn version(&self, subject: &str, version: &str) -> Result<Version, RegistryError> {
+        let what = format!("version {version} of subject {subject}");
+        let body: SchemaBody = self.get(&["subjects", subject, "versions", version], &what).await?;
+        let (Some(id), Some(number)) = (body.id, body.version) else {
+            return Err(self.unavailable("an answer without id and version"));
+        };
+        let subject = body.subject.clone().unwrap_or_else(|| subject.to_owned());
+        let schema = self.known().admit(readable(body, id, &what)?)?;
+        Ok(Version { subject, version: number, schema })
+    }
+
+    /// The names of all subjects.
+    ///
+    /// # Errors
+    /// As [`Registry::schema`].
+    pub async fn subjects(&self) -> Result<Vec<String>, RegistryError> {
+        self.get(&["subjects"], "list of subjects").await
+    }
+
+    /// Remembers what an id meant earlier, as a table or a file says, so that a later answer is compared with it.
+    ///
+    /// # Errors
+    /// [`RegistryError::Changed`] if it is known to mean something else.
+    pub fn pin(&self, id: i32, fingerprint: Fingerprint) -> Result<(), RegistryError> {
+        self.known().pin(id, fingerprint)
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &[&str], what: &str) -> Result<T, RegistryError> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            // Escapes what is no part of a path: a subject may contain slashes.
+            segments.pop_if_empty().extend(path);
+        }
+        let mut request =
+            self.http.get(url).header("accept", "application/vnd.schemaregistry.v1+json, application/json");
+        if let Some((user, password)) = &self.login {
+            request = request.basic_auth(user, Some(password.expose_secret()));
+        }
+        let response = request.send().await.map_err(|e| self.unavailable(&cause(&e)))?;
+        let status = response.status();
+        let body = self.body(response).await?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|e| self.unavailable(&format!("an unreadable answer ({e})")));
+        }
+        let said = serde_json::from_slice::<ErrorBody>(&body).ok();
+        // 404 alone comes from any web server at a wrong path; the registry's own codes have five digits.
+        match said {
+            Some(error) if status == 404 && (40_400..40_500).contains(&error.error_code) => {
+                Err(RegistryError::NotFound(what.to_owned()))
+            }
+            Some(error) => Err(self.unavailable(&format!("{status}: {}", shortened(&error.message)))),
+            None => Err(self.unavailable(&status.to_string())),
+        }
+    }
+
+    async fn body(&self, mut response: reqwest::Response) -> Result<Vec<u8>, RegistryError> {
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(|e| self.unavailable(&cause(&e)))? {
+            if body.len() + part.len() > BODY_MAX {
+                return Err(self.unavailable(&format!("an answer of more than {BODY_MAX} bytes")));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
+    }
+
+    fn unavailable(&self, reason: &str) -> RegistryError {
+        RegistryError::Unavailable { url: self.base.to_string(), reason: reason.to_owned() }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The schema of an answer, if it is one that Firn reads.
+fn readable(body: SchemaBody, id: i32, what: &str) -> Result<Schema, RegistryError> {
+    let refuse = |reason: String| Err(RegistryError::Unsupported { what: what.to_owned(), reason });
+    match body.schema_type.as_deref() {
+        None | Some("AVRO") => {}
+        Some(other) => return refuse(format!("is of type {}; only AVRO is read", shortened(other))),
+    }
+    if !body.references.is_empty() {
+        return refuse(
+            "refers to other subjects, which is not supported yet: register it with the types written out".into(),
+        );
+    }
+    let fingerprint = Fingerprint::of(&body.schema);
+    Ok(Schema { id, text: Arc::from(body.schema), fingerprint })
+}
+
+/// The innermost reason, without the address (which can carry a password).
+fn cause(error: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(next) = inner.source() {
+        inner = next;
+    }
+    if error.is_timeout() { format!("no answer in time ({inner})") } else { inner.to_string() }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+/// Between half and all of `pause`, so that members do not ask at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+#[cfg(test)]
+mod tests;

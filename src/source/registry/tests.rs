@@ -1,0 +1,173 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+
+use super::*;
+
+type Answer = Arc<dyn Fn(usize, &str, &HeaderMap) -> Response + Send + Sync>;
+
+#[derive(Clone)]
+struct Fake {
+    answer: Answer,
+    asked: Arc<AtomicUsize>,
+}
+
+/// A registry that answers as told; returns it and how often it was asked.
+async fn fake(
+    answer: impl Fn(usize, &str, &HeaderMap) -> Response + Send + Sync + 'static,
+) -> (Registry, Arc<AtomicUsize>) {
+    let state = Fake { answer: Arc::new(answer), asked: Arc::default() };
+    let asked = state.asked.clone();
+    let app = Router::new()
+        .route(
+            "/api/{*path}",
+            get(|State(fake): State<Fake>, Path(path): Path<String>, headers: HeaderMap| async move {
+                let n = fake.asked.fetch_add(1, Ordering::Relaxed);
+                (fake.answer)(n, &path, &headers)
+            }),
+        )
+        .with_state(state);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let login = Some(("user".to_owned(), SecretString::from("secret")));
+    (Registry::new(&format!("http://{address}/api"), login).unwrap(), asked)
+}
+
+fn json(status: u16, body: &serde_json::Value) -> Response {
+    (StatusCode::from_u16(status).unwrap(), body.to_string()).into_response()
+}
+
+#[tokio::test]
+async fn a_schema_is_asked_for_once_and_with_the_password() {
+    let (registry, asked) = fake(|_, path, headers| {
+        assert_eq!(path, "schemas/ids/7");
+        assert_eq!(headers["authorization"], "Basic dXNlcjpzZWNyZXQ=");
+        json(200, &json!({"schema": "\"string\"", "maxId": 9}))
+    })
+    .await;
+    assert_eq!(&*registry.schema(7).await.unwrap().text, "\"string\"");
+    assert_eq!(&*registry.schema(7).await.unwrap().text, "\"string\"");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert!(registry.cached(7).is_some() && registry.cached(8).is_none());
+}
+
+#[tokio::test]
+async fn only_the_registrys_own_not_found_makes_a_record_bad() {
+    let answers: Vec<(u16, String, bool)> = vec![
+        (404, json!({"error_code": 40403, "message": "Schema not found"}).to_string(), true),
+        (404, json!({"error_code": 404, "message": "HTTP 404 Not Found"}).to_string(), false),
+        (404, "<html>no such page</html>".into(), false),
+        (401, json!({"error_code": 40101, "message": "no"}).to_string(), false),
+        (403, json!({"error_code": 40301, "message": "no"}).to_string(), false),
+        (429, String::new(), false),
+        (500, json!({"error_code": 50001, "message": "store"}).to_string(), false),
+        (502, String::new(), false),
+        (302, String::new(), false),
+        (200, "not json".into(), false),
+        (200, "x".repeat(BODY_MAX + 1), false),
+    ];
+    for (status, body, bad) in answers {
+        let reply = body.clone();
+        let (registry, _) =
+            fake(move |_, _, _| (StatusCode::from_u16(status).unwrap(), reply.clone()).into_response()).await;
+        let error = registry.schema(1).await.unwrap_err();
+        let seen = matches!(error, RegistryError::NotFound(_));
+        let short = &body[..body.len().min(60)];
+        assert_eq!(seen, bad, "{status} {short}: {error}");
+        assert!(bad || matches!(error, RegistryError::Unavailable { .. }), "{status} {short}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_an_outage_and_the_password_is_not_told() {
+    let login = Some(("user".to_owned(), SecretString::from("hunter2")));
+    let registry = Registry::new("http://me:hunter2@127.0.0.1:1", login).unwrap();
+    let error = registry.schema(1).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Unavailable { .. }), "{error}");
+    assert!(!format!("{error} {registry:?}").contains("hunter2"));
+    assert_eq!(Error::from(error).exit_code(), 3);
+}
+
+#[tokio::test]
+async fn an_outage_is_waited_out() {
+    let (registry, asked) = fake(|n, _, _| match n {
+        0 => json(503, &json!({})),
+        1 => (StatusCode::NOT_FOUND, "<html>").into_response(),
+        _ => json(200, &json!({"schema": "\"long\""})),
+    })
+    .await;
+    let mut failed = 0;
+    let schema = registry.schema_waiting(3, |_| failed += 1).await.unwrap();
+    assert_eq!((&*schema.text, failed, asked.load(Ordering::Relaxed)), ("\"long\"", 2, 3));
+}
+
+#[tokio::test]
+async fn another_schema_under_a_known_id_is_named() {
+    let (registry, _) = fake(|n, _, _| match n {
+        0 => json(200, &json!({"schema": "{\"type\": \"long\"}"})),
+        1 => json(200, &json!({"schema": "{\"type\":\"long\"}"})),
+        _ => json(200, &json!({"schema": "\"string\""})),
+    })
+    .await;
+    registry.refresh(5).await.unwrap();
+    registry.refresh(5).await.unwrap();
+    let error = registry.refresh(5).await.unwrap_err();
+    assert_eq!(error, RegistryError::Changed { id: 5 });
+    assert_eq!(Error::from(error).exit_code(), 4);
+    let pinned = Registry::new("http://localhost", None).unwrap();
+    pinned.pin(5, Fingerprint::of("\"long\"")).unwrap();
+    assert!(pinned.pin(5, Fingerprint::of("\"int\"")).is_err());
+}
+
+#[tokio::test]
+async fn other_types_and_references_are_refused_in_plain_words() {
+    let (registry, _) = fake(|n, _, _| match n {
+        0 => json(200, &json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"})),
+        _ => json(200, &json!({"schema": "\"A\"", "references": [{"name": "A", "subject": "a", "version": 1}]})),
+    })
+    .await;
+    assert!(registry.schema(1).await.unwrap_err().to_string().contains("type PROTOBUF; only AVRO"));
+    assert!(registry.schema(1).await.unwrap_err().to_string().contains("refers to other subjects"));
+}
+
+#[tokio::test]
+async fn subjects_are_escaped_and_versions_read() {
+    let (registry, _) = fake(|_, path, _| match path {
+        "subjects" => json(200, &json!(["a", "b"])),
+        "subjects/x/y-value/versions/latest" => json(
+            200,
+            &json!({"subject": "x/y-value", "version": 3, "id": 12, "schema": "\"int\"", "schemaType": "AVRO"}),
+        ),
+        other => panic!("asked for {other}"),
+    })
+    .await;
+    assert_eq!(registry.subjects().await.unwrap(), ["a", "b"]);
+    let latest = registry.latest("x/y-value").await.unwrap();
+    assert_eq!((latest.version, latest.schema.id), (3, 12));
+    assert!(registry.cached(12).is_some());
+}
+
+#[test]
+fn the_cache_lets_the_oldest_go_but_not_what_it_meant() {
+    let mut known = Known::default();
+    let schema = |id, text: &str| Schema { id, text: Arc::from(text), fingerprint: Fingerprint::of(text) };
+    for id in 0..=i32::try_from(SCHEMAS_MAX).unwrap() {
+        known.admit(schema(id, "\"int\"")).unwrap();
+    }
+    assert_eq!((known.schemas.len(), known.order.len()), (SCHEMAS_MAX, SCHEMAS_MAX));
+    assert!(!known.schemas.contains_key(&0));
+    assert_eq!(known.admit(schema(0, "\"long\"")), Err(RegistryError::Changed { id: 0 }));
+}
+
+#[test]
+fn an_address_that_is_none_is_refused() {
+    for bad in ["localhost:8081", "ftp://x", "nonsense", ""] {
+        assert!(matches!(Registry::new(bad, None), Err(Error::Config(_))), "{bad}");
+    }
+}
