@@ -8,9 +8,11 @@ use rdkafka_sys as native;
 
 use crate::{Error, Result};
 
-/// The broker keeps at most this many messages per partition and drops older ones **silently**.
-pub const PARTITION_MESSAGES_MAX: u64 = 100_000;
-/// The broker keeps at most this many bytes per partition and drops older ones **silently**.
+/// The broker keeps at most this many batches (what producers send as one) per partition, and drops older ones
+/// **silently**.
+pub const PARTITION_BATCHES_MAX: u64 = 100_000;
+/// The broker keeps at most this many bytes of batches, as compressed by the producer, per partition, and drops older
+/// ones **silently**.
 pub const PARTITION_BYTES_MAX: u64 = 5 * 1024 * 1024;
 /// A topic that a client asks for and that does not exist is created with so many partitions.
 pub const AUTO_CREATED_PARTITIONS: i32 = 4;
@@ -26,12 +28,14 @@ const PARTITIONS_MAX: i32 = 1_024;
 /// What it cannot do, and a real broker can:
 /// - It lives in memory: dropping it forgets topics, records and group offsets. The cluster id is derived from an
 ///   address in memory and topic ids are random, so another start is another cluster.
-/// - A partition keeps [`PARTITION_MESSAGES_MAX`] messages or [`PARTITION_BYTES_MAX`] bytes; older ones vanish
-///   without an error, whoever has read them or not. [`produce`](super::producer::produce) waits for the consumer.
+/// - A partition keeps [`PARTITION_BYTES_MAX`] bytes or [`PARTITION_BATCHES_MAX`] batches; older ones vanish without an
+///   error, whoever has read them or not. [`produce`](super::producer::produce) waits for the consumer.
 /// - Transactions are accepted and mean nothing: `read_committed` returns aborted records too.
 /// - Looking up an offset by time always answers the end of the partition.
-/// - Topics are created by [`create_topic`](Self::create_topic) or by a client's first request for them (with
-///   [`AUTO_CREATED_PARTITIONS`]); the CreateTopics request times out. Nothing deletes a topic or adds partitions.
+/// - Topics are created by [`create_topic`](Self::create_topic) or by a producer's first request for them (with
+///   [`AUTO_CREATED_PARTITIONS`]; consumers create none unless `allow.auto.create.topics` says so). Requests to the
+///   controller (CreateTopics, and DescribeTopics where no broker is named) time out: the cluster names a controller
+///   that it does not have. Nothing deletes a topic or adds partitions.
 /// - No compaction, no authentication, no TLS; the port cannot be chosen.
 pub struct Broker {
     /// Owns the mock cluster: librdkafka ends it together with this client.
@@ -110,7 +114,10 @@ fn shorten_join(owner: &BaseProducer<Quiet>) {
 /// Refuses what a real broker would refuse, so that a name which works here works there.
 fn check_topic(topic: &str, partitions: i32) -> Result<()> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if topic.is_empty() || topic.len() > TOPIC_NAME_BYTES_MAX || matches!(topic, "." | "..") || !topic.chars().all(legal)
+    if topic.is_empty()
+        || topic.len() > TOPIC_NAME_BYTES_MAX
+        || matches!(topic, "." | "..")
+        || !topic.chars().all(legal)
     {
         return Err(Error::Config(format!(
             "`{topic}` is no topic name: use 1 to {TOPIC_NAME_BYTES_MAX} letters, digits, dots, underscores and hyphens"

@@ -117,7 +117,9 @@ pub(super) fn differences(level: Level, new: &Physical, old: &Physical) -> Vec<S
 fn cannot_read(reader: &Schema, writer: &Schema, reader_is: &str, writer_is: &str) -> Vec<String> {
     let (Ok(reader_names), Ok(writer_names)) = (ResolvedSchema::try_from(reader), ResolvedSchema::try_from(writer))
     else {
-        return vec![format!("{{errorType:'INVALID', description:'a name in the {reader_is} schema has no definition'}}")];
+        return vec![format!(
+            "{{errorType:'INVALID', description:'a name in the {reader_is} schema has no definition'}}"
+        )];
     };
     let mut walk = Walk { reader_names, writer_names, seen: HashMap::new(), path: Vec::new(), findings: Vec::new() };
     walk.reads(reader, None, writer, None);
@@ -146,13 +148,20 @@ struct Walk<'s> {
 type Namespace<'a> = Option<&'a str>;
 
 impl<'s> Walk<'s> {
-    fn reads(&mut self, reader: &'s Schema, in_reader: Namespace<'s>, writer: &'s Schema, in_writer: Namespace<'s>) -> bool {
+    fn reads(
+        &mut self,
+        reader: &'s Schema,
+        in_reader: Namespace<'s>,
+        writer: &'s Schema,
+        in_writer: Namespace<'s>,
+    ) -> bool {
         let (reader, in_reader) = resolve(&self.reader_names, reader, in_reader);
         let (writer, in_writer) = resolve(&self.writer_names, writer, in_writer);
         let pair = (std::ptr::from_ref(reader) as usize, std::ptr::from_ref(writer) as usize);
         if let Some(readable) = self.seen.get(&pair).copied() {
             // What was found then may have been dropped with its union, so a difference is named each time.
-            return readable || self.differ("TYPE_MISMATCH", format!("{} cannot be read as {}", kind(writer), kind(reader)));
+            return readable
+                || self.differ("TYPE_MISMATCH", format!("{} cannot be read as {}", kind(writer), kind(reader)));
         }
         if self.path.len() >= DEPTH_MAX {
             return self.differ("TOO_DEEP", format!("nested more than {DEPTH_MAX} deep"));
@@ -163,7 +172,13 @@ impl<'s> Walk<'s> {
         verdict
     }
 
-    fn compare(&mut self, reader: &'s Schema, in_reader: Namespace<'s>, writer: &'s Schema, in_writer: Namespace<'s>) -> bool {
+    fn compare(
+        &mut self,
+        reader: &'s Schema,
+        in_reader: Namespace<'s>,
+        writer: &'s Schema,
+        in_writer: Namespace<'s>,
+    ) -> bool {
         match (reader, writer) {
             // Every branch that the writer may have chosen has to be readable.
             (_, Schema::Union(branches)) => {
@@ -193,7 +208,10 @@ impl<'s> Walk<'s> {
             (Schema::Map(r), Schema::Map(w)) => {
                 self.within("values".into(), |walk| walk.reads(&r.types, in_reader, &w.types, in_writer))
             }
-            _ => promotes(writer, reader) || self.differ("TYPE_MISMATCH", format!("{} cannot be read as {}", kind(writer), kind(reader))),
+            _ => {
+                promotes(writer, reader)
+                    || self.differ("TYPE_MISMATCH", format!("{} cannot be read as {}", kind(writer), kind(reader)))
+            }
         }
     }
 
@@ -267,8 +285,13 @@ fn promotes(writer: &Schema, reader: &Schema) -> bool {
     use Schema::{Boolean, Bytes, Double, Float, Int, Long, Null, String};
     matches!(
         (writer, reader),
-        (Null, Null) | (Boolean, Boolean) | (Int, Int | Long | Float | Double) | (Long, Long | Float | Double)
-            | (Float, Float | Double) | (Double, Double) | (Bytes | String, Bytes | String)
+        (Null, Null)
+            | (Boolean, Boolean)
+            | (Int, Int | Long | Float | Double)
+            | (Long, Long | Float | Double)
+            | (Float, Float | Double)
+            | (Double, Double)
+            | (Bytes | String, Bytes | String)
     )
 }
 

@@ -98,12 +98,14 @@ impl From<Refusal> for Problem {
             Refusal::SubjectNotFound(s) => Problem::not_found(40401, format!("Subject '{s}' not found.")),
             Refusal::VersionNotFound(v) => Problem::not_found(40402, format!("Version {v} not found.")),
             Refusal::SchemaNotFound(what) => Problem::not_found(40403, what),
-            Refusal::SubjectSoftDeleted(s) => {
-                Problem::not_found(40404, format!("Subject '{s}' was soft deleted. Set permanent=true to delete permanently"))
-            }
-            Refusal::SubjectNotSoftDeleted(s) => {
-                Problem::not_found(40405, format!("Subject '{s}' was not deleted first before being permanently deleted"))
-            }
+            Refusal::SubjectSoftDeleted(s) => Problem::not_found(
+                40404,
+                format!("Subject '{s}' was soft deleted. Set permanent=true to delete permanently"),
+            ),
+            Refusal::SubjectNotSoftDeleted(s) => Problem::not_found(
+                40405,
+                format!("Subject '{s}' was not deleted first before being permanently deleted"),
+            ),
             Refusal::VersionSoftDeleted(s, v) => Problem::not_found(
                 40406,
                 format!("Subject '{s}' Version {v} was soft deleted. Set permanent=true to delete permanently"),
@@ -112,10 +114,9 @@ impl From<Refusal> for Problem {
                 40407,
                 format!("Subject '{s}' Version {v} was not deleted first before being permanently deleted"),
             ),
-            Refusal::LevelNotConfigured(s) => Problem::not_found(
-                40408,
-                format!("Subject '{s}' does not have subject-level compatibility configured"),
-            ),
+            Refusal::LevelNotConfigured(s) => {
+                Problem::not_found(40408, format!("Subject '{s}' does not have subject-level compatibility configured"))
+            }
             Refusal::Incompatible(s, details) => Problem::new(
                 StatusCode::CONFLICT,
                 409,
@@ -266,7 +267,11 @@ async fn register(State(store): State<Shared>, Path(subject): Path<String>, body
     Ok(Answer(json!({"id": lock(&store).register(&subject, candidate)?})))
 }
 
-async fn version(State(store): State<Shared>, Path((subject, name)): Path<(String, String)>, options: Options) -> Reply {
+async fn version(
+    State(store): State<Shared>,
+    Path((subject, name)): Path<(String, String)>,
+    options: Options,
+) -> Reply {
     let found = lock(&store).version(&subject, VersionName::parse(&name)?, scope(&options))?;
     Ok(described(&subject, &found))
 }
@@ -331,7 +336,8 @@ async fn set_default_level(State(store): State<Shared>, body: Body) -> Reply {
 
 async fn level(State(store): State<Shared>, Path(subject): Path<String>, options: Options) -> Reply {
     let store = lock(&store);
-    let level = if flag(&options, "defaultToGlobal") { store.effective_level(&subject) } else { store.own_level(&subject)? };
+    let level =
+        if flag(&options, "defaultToGlobal") { store.effective_level(&subject) } else { store.own_level(&subject)? };
     Ok(Answer(json!({"compatibilityLevel": level.name()})))
 }
 
