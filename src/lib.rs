@@ -5,6 +5,7 @@
 //! the vocabulary and the invariants.
 
 pub mod core;
+pub mod embedded;
 pub mod error;
 pub mod files;
 pub mod table;
