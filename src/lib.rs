@@ -4,10 +4,12 @@
 //! [`embedded`]) to the pure [`core`], and nothing in the core names an edge. `docs/architecture.md` has the map,
 //! the vocabulary and the invariants.
 
+pub mod commands;
 pub mod core;
 pub mod embedded;
 pub mod error;
 pub mod files;
+pub mod settings;
 pub mod table;
 pub mod source;
 

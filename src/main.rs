@@ -1,3 +1,250 @@
+//! The command line: flags in, one library call, text and an exit code out.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use firn::commands::{
+    self, BrokerArgs, CheckArgs, DemoArgs, Format, GetArgs, OffsetsSetArgs, OffsetsShowArgs, PartitionOffset, RunArgs,
+    SqlArgs, TopicSpec,
+};
+use firn::settings::Role;
+use firn::{Error, Result};
+use tracing_subscriber::EnvFilter;
+
+// librdkafka's malloc under two busy threads doubles the consumer's CPU with the system allocator.
 #[global_allocator]
 static ALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
-fn main() {}
+
+/// Keeps Iceberg tables current with Avro events on Kafka: one row per key, exactly once, always query-ready.
+#[derive(Debug, Parser)]
+#[command(name = "firn", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// How log lines on stderr look
+    #[arg(long, value_enum, default_value_t = Log::Text, global = true)]
+    log: Log,
+    /// Which log lines, as `level` or `target=level,…` [default: info for run and broker, else warn]
+    #[arg(long = "log-filter", env = "FIRN_LOG", global = true, value_name = "FILTER", hide_env_values = true)]
+    filter: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Log {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Config {
+    /// The settings file
+    #[arg(short, long, value_name = "FILE", default_value = "firn.yaml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process: produce market data, upsert it, query it
+    Demo {
+        /// Where data goes, and a firn.yaml with which the other commands work on the demo's tables
+        #[arg(long, default_value = "./firn-demo")]
+        dir: PathBuf,
+        /// End after the first answers
+        #[arg(long)]
+        exit: bool,
+        /// How many events to produce
+        #[arg(long, hide = true)]
+        events: Option<u64>,
+    },
+    /// Keep the tables current until SIGTERM
+    Run {
+        #[command(flatten)]
+        config: Config,
+        /// End with 0 once every partition has reached the end seen at start
+        #[arg(long)]
+        until_caught_up: bool,
+        /// Run only these of the configured roles
+        #[arg(long, value_delimiter = ',', value_name = "ROLE")]
+        roles: Vec<Role>,
+    },
+    /// Query the tables
+    Sql {
+        #[command(flatten)]
+        config: Config,
+        /// How rows are printed
+        #[arg(long, value_enum, default_value_t = SqlFormat::Table)]
+        format: SqlFormat,
+        /// One statement; without it, a prompt
+        query: Option<String>,
+    },
+    /// Print the current row of a key; exit 1 when there is none
+    Get {
+        #[command(flatten)]
+        config: Config,
+        /// catalog.namespace.table
+        table: String,
+        /// One value per key column
+        #[arg(required = true, allow_negative_numbers = true)]
+        values: Vec<String>,
+    },
+    /// Validate the file, reach every server, compare schemas with tables
+    Check {
+        #[command(flatten)]
+        config: Config,
+    },
+    /// The position of each table in the log
+    Offsets {
+        #[command(subcommand)]
+        command: Offsets,
+    },
+    /// Serve the embedded broker and registry, for development
+    Broker {
+        /// Where the schema registry listens
+        #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
+        registry_listen: SocketAddr,
+        /// A topic to create; may be repeated
+        #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
+        topics: Vec<TopicSpec>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Offsets {
+    /// Print the position of each table and its lag
+    Show {
+        #[command(flatten)]
+        config: Config,
+    },
+    /// Set positions by an empty commit that carries the reason
+    Set {
+        #[command(flatten)]
+        config: Config,
+        /// The pipeline that writes the tables
+        #[arg(long)]
+        pipeline: String,
+        /// Only this table, catalog.namespace.table
+        #[arg(long)]
+        table: Option<String>,
+        /// The next offset to read; may be repeated
+        #[arg(long = "partition", required = true, value_name = "TOPIC/PARTITION=OFFSET")]
+        positions: Vec<PartitionOffset>,
+        /// Why, kept in the table's history
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SqlFormat {
+    Table,
+    Csv,
+    Json,
+    Parquet,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Pipe { inner: io::stdout(), closed: false };
+    let ended = start_logging(&cli).and_then(|()| runtime()).and_then(|runtime| {
+        let ended = runtime.block_on(dispatch(cli.command, &mut out));
+        // A prompt's reading thread must not hold the process.
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader has seen enough (`firn sql … | head`): not a fault.
+        Err(_) if out.closed => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done when stderr is gone too.
+            let _ = writeln!(io::stderr(), "firn: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|e| Error::Unreachable(format!("cannot start threads: {e}")))
+}
+
+async fn dispatch(command: Command, out: commands::Output<'_>) -> Result<()> {
+    match command {
+        Command::Demo { dir, exit, events } => commands::demo(DemoArgs { dir, exit, events }, out).await,
+        Command::Run { config: Config { config }, until_caught_up, roles } => {
+            commands::run(RunArgs { config, until_caught_up, roles }, out).await
+        }
+        Command::Sql { config: Config { config }, format, query } => {
+            commands::sql(SqlArgs { config, format: format.into(), query }, out).await
+        }
+        Command::Get { config: Config { config }, table, values } => {
+            commands::get(GetArgs { config, table, values }, out).await
+        }
+        Command::Check { config: Config { config } } => commands::check(CheckArgs { config }, out).await,
+        Command::Offsets { command: Offsets::Show { config: Config { config } } } => {
+            commands::offsets_show(OffsetsShowArgs { config }, out).await
+        }
+        Command::Offsets { command: Offsets::Set { config: Config { config }, pipeline, table, positions, reason } } => {
+            commands::offsets_set(OffsetsSetArgs { config, pipeline, table, positions, reason }, out).await
+        }
+        Command::Broker { registry_listen, topics } => {
+            commands::broker(BrokerArgs { registry_listen, topics }, out).await
+        }
+    }
+}
+
+impl From<SqlFormat> for Format {
+    fn from(format: SqlFormat) -> Self {
+        match format {
+            SqlFormat::Table => Format::Table,
+            SqlFormat::Csv => Format::Csv,
+            SqlFormat::Json => Format::Json,
+            SqlFormat::Parquet => Format::Parquet,
+        }
+    }
+}
+
+/// Sends log lines to stderr: stdout is for answers.
+fn start_logging(cli: &Cli) -> Result<()> {
+    let default = match cli.command {
+        Command::Run { .. } | Command::Broker { .. } => "info",
+        _ => "warn",
+    };
+    let filter = cli.filter.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(default);
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|e| Error::Config(format!("FIRN_LOG is no log filter: {e}; write one like info or firn=debug")))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
+    let started = match cli.log {
+        Log::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        Log::Json => builder.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|e| Error::Internal(format!("logging cannot start: {e}")))
+}
+
+/// Standard output that remembers when its reader has gone.
+struct Pipe {
+    inner: io::Stdout,
+    closed: bool,
+}
+
+impl Pipe {
+    fn noting<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.closed |= matches!(&result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
+        result
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.inner.write(bytes);
+        self.noting(result)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let result = self.inner.flush();
+        self.noting(result)
+    }
+}

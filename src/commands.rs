@@ -1,0 +1,329 @@
+//! What each command of the command line does: settings in, one call into the library, text out.
+//!
+//! Arguments are plain data, so that a test or another program can run a command without a command line.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::settings::{Brokers, RegistryUrl, Role, Settings};
+use crate::{Error, Result};
+
+/// Where a command prints its answer. Logs go elsewhere.
+pub type Output<'o> = &'o mut (dyn Write + Send);
+
+/// `firn demo`.
+#[derive(Debug, Clone)]
+pub struct DemoArgs {
+    /// Where its data and its `firn.yaml` go.
+    pub dir: PathBuf,
+    /// End after the first answers instead of going on until stopped.
+    pub exit: bool,
+    /// How many events to produce; none: the demo's own number.
+    pub events: Option<u64>,
+}
+
+/// `firn run`.
+#[derive(Debug, Clone)]
+pub struct RunArgs {
+    /// The settings file.
+    pub config: PathBuf,
+    /// End with success once every partition has reached the end seen at start.
+    pub until_caught_up: bool,
+    /// Narrows the roles of the file; empty: all of them.
+    pub roles: Vec<Role>,
+}
+
+/// How `firn sql` prints rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Aligned columns, for people.
+    Table,
+    /// With a header line.
+    Csv,
+    /// One object per line.
+    Json,
+    /// One Parquet file.
+    Parquet,
+}
+
+/// `firn sql`.
+#[derive(Debug, Clone)]
+pub struct SqlArgs {
+    /// The settings file.
+    pub config: PathBuf,
+    /// How rows are printed.
+    pub format: Format,
+    /// One statement; none: a prompt.
+    pub query: Option<String>,
+}
+
+/// `firn get`.
+#[derive(Debug, Clone)]
+pub struct GetArgs {
+    /// The settings file.
+    pub config: PathBuf,
+    /// `catalog.namespace.table`.
+    pub table: String,
+    /// One value per key column, in key order.
+    pub values: Vec<String>,
+}
+
+/// `firn check`.
+#[derive(Debug, Clone)]
+pub struct CheckArgs {
+    /// The settings file.
+    pub config: PathBuf,
+}
+
+/// `firn offsets show`.
+#[derive(Debug, Clone)]
+pub struct OffsetsShowArgs {
+    /// The settings file.
+    pub config: PathBuf,
+}
+
+/// `firn offsets set`.
+#[derive(Debug, Clone)]
+pub struct OffsetsSetArgs {
+    /// The settings file.
+    pub config: PathBuf,
+    /// The pipeline whose tables get the position.
+    pub pipeline: String,
+    /// `catalog.namespace.table`; none: every table of the pipeline.
+    pub table: Option<String>,
+    /// The next offset of each partition that changes; at least one.
+    pub positions: Vec<PartitionOffset>,
+    /// Kept in the table's history.
+    pub reason: String,
+}
+
+/// `firn broker`.
+#[derive(Debug, Clone)]
+pub struct BrokerArgs {
+    /// Where the registry listens. The broker takes a free port of 127.0.0.1 and says which.
+    pub registry_listen: SocketAddr,
+    /// Topics to create.
+    pub topics: Vec<TopicSpec>,
+}
+
+/// The next offset of a partition, written `topic/partition=offset`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionOffset {
+    /// By name.
+    pub topic: String,
+    /// From 0.
+    pub partition: i32,
+    /// The first offset that is not in the table.
+    pub offset: i64,
+}
+
+/// A topic to create, written `name` or `name:partitions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// The topic's name.
+    pub name: String,
+    /// At least one.
+    pub partitions: i32,
+}
+
+impl FromStr for PartitionOffset {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parsed = text.rsplit_once('=').and_then(|(place, offset)| {
+            let (topic, partition) = place.rsplit_once('/')?;
+            let (partition, offset) = (partition.parse().ok()?, offset.parse().ok()?);
+            Some(PartitionOffset { topic: topic.to_owned(), partition, offset })
+        });
+        match parsed {
+            Some(at) if !at.topic.is_empty() && at.partition >= 0 && at.offset >= 0 => Ok(at),
+            _ => Err("write topic/partition=offset, such as trades/0=1500".to_owned()),
+        }
+    }
+}
+
+impl FromStr for TopicSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (name, partitions) = text.rsplit_once(':').unwrap_or((text, "1"));
+        crate::settings::check_topic(name).map_err(|reason| format!("'{name}' {reason}"))?;
+        match partitions.parse() {
+            Ok(partitions @ 1..=1000) => Ok(TopicSpec { name: name.to_owned(), partitions }),
+            _ => Err("write name:partitions with 1 to 1000 partitions, such as trades:4".to_owned()),
+        }
+    }
+}
+
+/// Produces market data into the embedded broker, keeps it in a table, and asks the table about it.
+///
+/// # Errors
+/// As [`run`].
+pub async fn demo(_args: DemoArgs, _out: Output<'_>) -> Result<()> {
+    Err(not_built("demo"))
+}
+
+/// Runs the roles of the file until the process is told to stop, or has caught up where that was asked for.
+///
+/// # Errors
+/// [`Error::Config`] when the settings are wrong, [`Error::Unreachable`] when a dependency does not answer at start,
+/// [`Error::Decision`] when the data needs a person.
+pub async fn run(args: RunArgs, _out: Output<'_>) -> Result<()> {
+    let settings = load(&args.config)?;
+    let roles = narrowed(&settings, &args.roles)?;
+    if roles.contains(&Role::Writer) {
+        refuse_embedded(&settings)?;
+    }
+    Err(not_built("run"))
+}
+
+/// Answers one query on the configured catalogs, or opens a prompt.
+///
+/// # Errors
+/// [`Error::Config`] when the settings or the query are wrong, [`Error::Unreachable`] when a catalog does not answer.
+pub async fn sql(args: SqlArgs, _out: Output<'_>) -> Result<()> {
+    load(&args.config)?;
+    Err(not_built("sql"))
+}
+
+/// Prints the current row of a key.
+///
+/// # Errors
+/// [`Error::No`] when there is none, [`Error::Config`] when the table or the values are wrong.
+pub async fn get(args: GetArgs, _out: Output<'_>) -> Result<()> {
+    load(&args.config)?.table_ref(&args.table)?;
+    Err(not_built("get"))
+}
+
+/// Says what is wrong with the file and its servers, and what to do.
+///
+/// # Errors
+/// [`Error::Config`] when the file is wrong, [`Error::Unreachable`] when a server does not answer.
+pub async fn check(args: CheckArgs, out: Output<'_>) -> Result<()> {
+    let settings = load(&args.config)?;
+    let mut text = format!("{}: valid; in effect:\n{}", settings.path.display(), settings.redacted());
+    settings.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
+    print(out, &text)?;
+    Err(not_built("check (of servers and tables)"))
+}
+
+/// Prints V of each table and how far it is behind the log.
+///
+/// # Errors
+/// As [`check`].
+pub async fn offsets_show(args: OffsetsShowArgs, _out: Output<'_>) -> Result<()> {
+    load(&args.config)?;
+    Err(not_built("offsets show"))
+}
+
+/// Sets V by an empty commit that carries the reason.
+///
+/// # Errors
+/// [`Error::Config`] when the pipeline or table is not configured; else as [`check`].
+pub async fn offsets_set(args: OffsetsSetArgs, _out: Output<'_>) -> Result<()> {
+    let settings = load(&args.config)?;
+    let pipeline = settings.pipeline(&args.pipeline)?;
+    if let Some(name) = &args.table {
+        let table = settings.table_ref(name)?;
+        if !pipeline.tables.iter().any(|written| written.table_ref() == table) {
+            return Err(Error::Config(format!("pipeline '{}' does not write the table '{table}'", pipeline.name)));
+        }
+    }
+    Err(not_built("offsets set"))
+}
+
+/// Serves the embedded broker and registry until the process is told to stop.
+///
+/// # Errors
+/// [`Error::Unreachable`] when the address is taken.
+pub async fn broker(_args: BrokerArgs, _out: Output<'_>) -> Result<()> {
+    Err(not_built("broker"))
+}
+
+/// Reads the settings and logs what has no effect.
+fn load(config: &std::path::Path) -> Result<Settings> {
+    let settings = Settings::load(config)?;
+    for note in &settings.notes {
+        tracing::warn!(note, "a setting has no effect");
+    }
+    Ok(settings)
+}
+
+/// The roles of this process: those of the file, or the wanted ones among them.
+fn narrowed(settings: &Settings, wanted: &[Role]) -> Result<Vec<Role>> {
+    if wanted.iter().any(|role| !settings.roles.contains(role)) {
+        return Err(Error::Config(format!("{} does not configure the role asked for", settings.path.display())));
+    }
+    let roles = if wanted.is_empty() { settings.roles.clone() } else { wanted.to_vec() };
+    if roles.is_empty() {
+        let file = settings.path.display();
+        return Err(Error::Config(format!("{file} configures nothing to run; add a pipeline below `pipelines`")));
+    }
+    Ok(roles)
+}
+
+/// The embedded parts end with the process that serves them: nothing could be resumed.
+fn refuse_embedded(settings: &Settings) -> Result<()> {
+    let key = if settings.kafka.brokers == Brokers::Embedded {
+        "kafka.brokers"
+    } else if settings.schema_registry.url == RegistryUrl::Embedded {
+        "schema_registry.url"
+    } else {
+        return Ok(());
+    };
+    let file = settings.path.display();
+    Err(Error::Config(format!(
+        "{file}: {key} is `embedded`, which serves `firn demo` only; give the address of a server to `firn run`"
+    )))
+}
+
+/// Prints an answer.
+///
+/// # Errors
+/// [`Error::Unreachable`] when the output cannot be written; the command line knows a closed pipe by its own.
+pub fn print(out: Output<'_>, text: &str) -> Result<()> {
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|e| Error::Unreachable(format!("cannot write the output: {e}")))
+}
+
+fn not_built(command: &str) -> Error {
+    Error::Config(format!("`firn {command}` is not built yet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_offset_is_read_from_the_right_so_that_topics_may_hold_any_sign() {
+        let at = |topic: &str, partition, offset| Ok(PartitionOffset { topic: topic.to_owned(), partition, offset });
+        assert_eq!("trades/0=1500".parse(), at("trades", 0, 1500));
+        assert_eq!("a.b_c-d/12=0".parse(), at("a.b_c-d", 12, 0));
+        for wrong in ["trades/0", "trades=5", "/0=5", "trades/-1=5", "trades/0=-5", "trades/x=5", ""] {
+            assert!(wrong.parse::<PartitionOffset>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_topic_is_named_with_or_without_its_partitions() {
+        assert_eq!("trades:4".parse(), Ok(TopicSpec { name: "trades".into(), partitions: 4 }));
+        assert_eq!("trades".parse(), Ok(TopicSpec { name: "trades".into(), partitions: 1 }));
+        for wrong in ["", ":4", "trades:0", "trades:x", "tra des:1", "../x:1"] {
+            assert!(wrong.parse::<TopicSpec>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn run_refuses_the_embedded_parts() {
+        let text = "kafka: {brokers: embedded}\nschema_registry: {url: embedded}\n\
+            catalogs: {lake: {type: iceberg-sql, uri: 'sqlite:c.db', warehouse: w}}\n\
+            pipelines: {p: {topics: [t], tables: [{catalog: lake, name: a.b}]}}\n";
+        let settings = Settings::parse(text, std::path::Path::new("/base"), &|_| None).unwrap();
+        assert_eq!(narrowed(&settings, &[]).unwrap(), [Role::Writer]);
+        let error = refuse_embedded(&settings).unwrap_err();
+        assert!(error.to_string().contains("kafka.brokers is `embedded`"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

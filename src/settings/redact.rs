@@ -1,0 +1,217 @@
+//! The effective settings without secrets, as YAML that reads back: what was left out is shown with its default.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::read::show_size;
+use super::{
+    Brokers, Catalog, CatalogKind, Delete, Mode, OnBadRecord, PartitionField, Pipeline, RecordKey, RegistryUrl, Role,
+    Settings, SortField, SqlUri, Start, Table, Topics, Transform,
+};
+
+const HIDDEN: &str = "***";
+
+/// Properties that hold no secret and that one wants to see. Any other value is hidden, known or not.
+const SHOWN: [&str; 14] = [
+    "client.id",
+    "client.rack",
+    "fetch.max.bytes",
+    "fetch.min.bytes",
+    "fetch.wait.max.ms",
+    "max.poll.interval.ms",
+    "queued.max.messages.kbytes",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "scope",
+    "security.protocol",
+    "session.timeout.ms",
+    "ssl.ca.location",
+    "s3.region",
+];
+
+impl Settings {
+    /// The effective settings as YAML; every secret is `***`.
+    #[must_use]
+    pub fn redacted(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Display for Settings {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let brokers = match &self.kafka.brokers {
+            Brokers::Embedded => "embedded",
+            Brokers::List(list) => list,
+        };
+        writeln!(f, "kafka:\n  brokers: {}", quoted(brokers))?;
+        properties(f, "  ", &self.kafka.properties)?;
+        let registry = &self.schema_registry;
+        let url = match &registry.url {
+            RegistryUrl::Embedded => "embedded",
+            RegistryUrl::Url(url) => url,
+        };
+        writeln!(f, "schema_registry:\n  url: {}", quoted(url))?;
+        if let Some(username) = &registry.username {
+            writeln!(f, "  username: {}", quoted(username))?;
+        }
+        if registry.password.is_some() {
+            writeln!(f, "  password: {}", quoted(HIDDEN))?;
+        }
+        writeln!(f, "catalogs:")?;
+        self.catalogs.values().try_for_each(|catalog| show_catalog(f, catalog))?;
+        if !self.pipelines.is_empty() {
+            writeln!(f, "pipelines:")?;
+        }
+        self.pipelines.values().try_for_each(|pipeline| show_pipeline(f, pipeline))?;
+        writeln!(f, "memory: {}", show_size(self.memory))?;
+        writeln!(f, "state_dir: {}", quoted(&self.state_dir.display().to_string()))?;
+        let roles: Vec<&str> = self.roles.iter().map(role_name).collect();
+        writeln!(f, "roles: [{}]", roles.join(", "))
+    }
+}
+
+fn role_name(role: &Role) -> &'static str {
+    match role {
+        Role::Writer => "writer",
+    }
+}
+
+fn show_catalog(f: &mut Formatter<'_>, catalog: &Catalog) -> fmt::Result {
+    let (kind, uri) = match &catalog.kind {
+        CatalogKind::IcebergSql { uri: SqlUri::Sqlite(path) } => ("iceberg-sql", format!("sqlite://{}", path.display())),
+        CatalogKind::IcebergSql { uri: SqlUri::Postgres(uri) } => ("iceberg-sql", postgres(uri)),
+        CatalogKind::IcebergRest { uri } => ("iceberg-rest", uri.clone()),
+    };
+    writeln!(f, "  {}:\n    type: {kind}\n    uri: {}", catalog.name, quoted(&uri))?;
+    if let Some(warehouse) = &catalog.warehouse {
+        writeln!(f, "    warehouse: {}", quoted(warehouse))?;
+    }
+    properties(f, "    ", &catalog.properties)
+}
+
+/// Where the database is, without who logs in; the query of a URL may hold a password too.
+fn postgres(uri: &SecretString) -> String {
+    let Ok(url) = url::Url::parse(uri.expose_secret()) else { return format!("postgres://{HIDDEN}") };
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("postgres://{HIDDEN}@{}{port}{}", url.host_str().unwrap_or_default(), url.path())
+}
+
+fn show_pipeline(f: &mut Formatter<'_>, pipeline: &Pipeline) -> fmt::Result {
+    writeln!(f, "  {}:", pipeline.name)?;
+    match &pipeline.topics {
+        Topics::Names(names) => writeln!(f, "    topics: {}", list(names))?,
+        Topics::Pattern(pattern) => writeln!(f, "    topics: {}", quoted(pattern))?,
+    }
+    writeln!(f, "    group: {}", quoted(&pipeline.group))?;
+    if let Some(key) = &pipeline.key {
+        writeln!(f, "    key: {}", list(key))?;
+    }
+    if let Some(record_key) = pipeline.record_key {
+        let name = match record_key {
+            RecordKey::Avro => "avro",
+            RecordKey::String => "string",
+            RecordKey::Int64 => "int64",
+            RecordKey::Int32 => "int32",
+        };
+        writeln!(f, "    record_key: {name}")?;
+    }
+    let mode = match pipeline.mode {
+        Mode::Upsert => "upsert",
+        Mode::Append => "append",
+    };
+    writeln!(f, "    mode: {mode}\n    lineage: {}", pipeline.lineage.as_deref().unwrap_or("false"))?;
+    if let Some(order_by) = &pipeline.order_by {
+        writeln!(f, "    order_by: {}", quoted(order_by))?;
+    }
+    match &pipeline.delete {
+        Delete::Tombstone => writeln!(f, "    delete: tombstone")?,
+        Delete::Field { field, values } => {
+            writeln!(f, "    delete: {{field: {}, values: {}}}", quoted(field), list(values))?;
+        }
+    }
+    writeln!(f, "    tables:")?;
+    pipeline.tables.iter().try_for_each(|table| show_table(f, table))?;
+    let commit = &pipeline.commit;
+    let (interval, bytes) = (humantime::format_duration(commit.interval), show_size(commit.max_bytes));
+    writeln!(f, "    commit: {{interval: {interval}, max_rows: {}, max_bytes: {bytes}}}", commit.max_rows)?;
+    writeln!(f, "    start: {}", start(pipeline.start))?;
+    let on_bad_record = match pipeline.on_bad_record {
+        OnBadRecord::Stop => "stop",
+        OnBadRecord::Skip => "skip",
+    };
+    writeln!(f, "    on_bad_record: {on_bad_record}")
+}
+
+fn show_table(f: &mut Formatter<'_>, table: &Table) -> fmt::Result {
+    let name = format!("{}.{}", table.namespace.join("."), table.name);
+    let partition: Vec<String> = table.partition_by.iter().map(PartitionField::to_string).collect();
+    let sort: Vec<String> = table.sort_by.iter().map(SortField::to_string).collect();
+    let (catalog, version) = (&table.catalog, table.format_version);
+    writeln!(f, "      - catalog: {catalog}\n        name: {}\n        format_version: {version}", quoted(&name))?;
+    writeln!(f, "        partition_by: {}\n        sort_by: {}", list(&partition), list(&sort))
+}
+
+impl Display for PartitionField {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let column = &self.column;
+        match self.transform {
+            Transform::Identity => f.write_str(column),
+            Transform::Bucket(count) => write!(f, "bucket({count}, {column})"),
+            Transform::Truncate(width) => write!(f, "truncate({width}, {column})"),
+            Transform::Year => write!(f, "year({column})"),
+            Transform::Month => write!(f, "month({column})"),
+            Transform::Day => write!(f, "day({column})"),
+            Transform::Hour => write!(f, "hour({column})"),
+        }
+    }
+}
+
+impl Display for SortField {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let direction = if self.descending { "desc" } else { "asc" };
+        let nulls = if self.nulls_first { "first" } else { "last" };
+        write!(f, "{} {direction} nulls {nulls}", self.column)
+    }
+}
+
+fn start(start: Start) -> String {
+    match start {
+        Start::Earliest => "earliest".to_owned(),
+        Start::Latest => "latest".to_owned(),
+        Start::Time(millis) => match chrono::DateTime::from_timestamp_millis(millis) {
+            Some(time) => time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            None => format!("{millis} ms since 1970"),
+        },
+    }
+}
+
+fn properties(f: &mut Formatter<'_>, indent: &str, properties: &BTreeMap<String, SecretString>) -> fmt::Result {
+    if properties.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "{indent}properties:")?;
+    for (name, value) in properties {
+        let value = if SHOWN.contains(&name.as_str()) { value.expose_secret() } else { HIDDEN };
+        writeln!(f, "{indent}  {}: {}", quoted(name), quoted(value))?;
+    }
+    Ok(())
+}
+
+fn list(items: &[String]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// Plain where YAML and a reader take it for what it is, else in double quotes; JSON's escapes are YAML's. What would
+/// read as a variable is escaped.
+fn quoted(text: &str) -> String {
+    let text = text.replace("${", "$${");
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '/'));
+    if begins && text.chars().all(plain) && text != "null" {
+        return text;
+    }
+    serde_json::Value::String(text).to_string()
+}
