@@ -1,6 +1,6 @@
 #!/bin/bash
 # Real servers from package registries, without a container engine, on 127.0.0.1, for the interop tests and for trying Firn out.
-# stack.sh install|start|stop|status|env [kafka registry rest postgres trino python spark]…   (default: all but spark)
+# stack.sh install|start|stop|status|env|watch [kafka registry rest postgres trino python spark]…   (default: all but spark)
 # See common.sh for the variables it takes, README.md for what listens where.
 NAME=stack
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -36,7 +36,26 @@ case $verb in
     each start ${first[@]+"${first[@]}"} 6>&- || fail "start failed"
     if among trino; then "$HERE/trino.sh" start 6>&- || fail "start failed"; fi
     say "all started in $(since "$t0"); $0 env prints where" ;;
-  stop) each stop "${names[@]}" ;;
+  stop)
+    mkdir -p "$RUN"
+    # a start that is under way is waited for, or its servers would outlive this
+    exec 6>"$RUN/start.lock"
+    flock 6
+    each stop "${names[@]}" 6>&- ;;
+  watch)
+    # For a test process: it holds the other end of our stdin, so that however it ends, its servers end too. $RUN/processes lists
+    # what else it started, a pid and a start time on each line.
+    cat >/dev/null
+    mkdir -p "$RUN"
+    exec 6>"$RUN/start.lock"
+    flock 6
+    if [ -s "$RUN/processes" ]; then
+      while read -r pid at; do
+        [ -z "$at" ] || [ "$(started_at "$pid")" != "$at" ] || kill -KILL "$pid" 2>/dev/null || true
+      done <"$RUN/processes"
+    fi
+    each stop "${ALL[@]}" 6>&- || true
+    rm -rf "$RUN" ;;
   status) for name in "${names[@]}"; do "$HERE/$name.sh" status; done ;;
   env)
     cat <<E
@@ -55,5 +74,5 @@ SQLITE=$WAREHOUSE/sqlite/catalog.db
 PYTHON=$("$HERE/python.sh" home)/bin/python
 E
     ;;
-  *) echo "usage: $0 install|start|stop|status|env [${ALL[*]} spark]..." >&2; exit 2 ;;
+  *) echo "usage: $0 install|start|stop|status|env|watch [${ALL[*]} spark]..." >&2; exit 2 ;;
 esac
