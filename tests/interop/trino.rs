@@ -54,7 +54,10 @@ impl Trino {
                 return Err(format!("no answer within {LIMIT:?}"));
             }
             let retry = request.try_clone();
-            let response = request.header("X-Trino-User", "firn").send().await.map_err(|e| e.to_string())?;
+            // without the capability Trino rounds every time and timestamp to milliseconds
+            let request_with_user =
+                request.header("X-Trino-User", "firn").header("X-Trino-Client-Capabilities", "PARAMETRIC_DATETIME");
+            let response = request_with_user.send().await.map_err(|e| e.to_string())?;
             // the protocol's "ask again in a moment"
             if matches!(response.status().as_u16(), 502..=504) {
                 tokio::time::sleep(Duration::from_millis(75)).await;
