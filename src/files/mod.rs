@@ -1,15 +1,19 @@
 //! Arrow to Parquet in the object store and back; deleted positions as files.
 
 mod deletes;
+mod encoding;
 mod file_io;
+mod layout;
+mod metrics;
 mod parquet;
 mod puffin;
 mod read;
 mod store;
+mod transform;
 
 use std::collections::HashMap;
 
-use iceberg::spec::{Datum, Struct};
+use iceberg::spec::{DataFileBuilder, Datum, Struct};
 
 pub use self::deletes::{
     DeleteEncoding, WrittenDeletes, read_position_deletes, to_delete_file, write_position_deletes,
@@ -74,4 +78,17 @@ pub struct Metrics {
     pub lower_bounds: HashMap<i32, Datum>,
     /// Not below any value that is neither null nor NaN.
     pub upper_bounds: HashMap<i32, Datum>,
+}
+
+impl Metrics {
+    /// Puts the figures into a manifest entry.
+    fn fill(&self, entry: &mut DataFileBuilder) {
+        entry
+            .column_sizes(self.column_sizes.clone())
+            .value_counts(self.value_counts.clone())
+            .null_value_counts(self.null_value_counts.clone())
+            .nan_value_counts(self.nan_value_counts.clone())
+            .lower_bounds(self.lower_bounds.clone())
+            .upper_bounds(self.upper_bounds.clone());
+    }
 }

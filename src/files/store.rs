@@ -106,8 +106,17 @@ impl Store {
     /// # Errors
     /// As [`Store::get`].
     pub async fn size(&self, location: &str) -> Result<u64> {
+        Ok(self.found_object(location).await?.2)
+    }
+
+    /// The store, key and size of an object that exists, by whichever reading of its location finds it.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn found_object(&self, location: &str) -> Result<(Arc<dyn ObjectStore>, Path, u64)> {
         let key = self.existing(location).await?;
-        Ok(self.disk.head(&key).await.map_err(|e| store_error("read", location, &e))?.size)
+        let size = self.disk.head(&key).await.map_err(|e| store_error("read", location, &e))?.size;
+        Ok((self.disk.clone(), key, size))
     }
 
     /// Whether the object exists.
@@ -215,3 +224,6 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     chain.dedup_by(|below, above| above.contains(below.as_str()));
     chain.join(": ")
 }
+
+#[cfg(test)]
+mod tests;
