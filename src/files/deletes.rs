@@ -132,7 +132,8 @@ fn encode(data_file: &str, positions: &DeletedPositions) -> Result<(Bytes, Metri
         .with_skip_arrow_metadata(true)
         .with_schema_root("table".to_string());
     let schema = schema();
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema.clone(), options)?;
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema.clone(), options)?;
     let mut next = positions.iter();
     loop {
         // A bitmap iterates in ascending order, which is the order that the format wants.
@@ -143,7 +144,7 @@ fn encode(data_file: &str, positions: &DeletedPositions) -> Result<(Bytes, Metri
         let paths = StringArray::from_iter_values(std::iter::repeat_n(data_file, step.len()));
         writer.write(&RecordBatch::try_new(schema.clone(), vec![Arc::new(paths), Arc::new(step)])?)?;
     }
-    let metadata = writer.finish()?;
+    let metadata = writer.close()?;
     let mut metrics = Metrics::default();
     for (column, id) in [FILE_PATH, POS].into_iter().enumerate() {
         let size = metadata.row_groups().iter().map(|g| g.column(column).compressed_size().max(0) as u64).sum();
@@ -157,7 +158,7 @@ fn encode(data_file: &str, positions: &DeletedPositions) -> Result<(Bytes, Metri
         metrics.lower_bounds.insert(POS, Datum::long(min));
         metrics.upper_bounds.insert(POS, Datum::long(max));
     }
-    Ok((writer.into_inner()?.into(), metrics))
+    Ok((bytes.into(), metrics))
 }
 
 /// Reads a position-delete file of any engine: the deleted positions by data file, or of `only` one.

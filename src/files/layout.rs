@@ -163,7 +163,7 @@ fn find(
 }
 
 /// One value of a column as Iceberg has it; `None` for null.
-fn datum(column: &ArrayRef, row: usize, kind: &PrimitiveType) -> Result<Option<Datum>> {
+pub(super) fn datum(column: &ArrayRef, row: usize, kind: &PrimitiveType) -> Result<Option<Datum>> {
     if column.is_null(row) {
         return Ok(None);
     }

@@ -129,7 +129,8 @@ impl Encoder {
 
         let schema = self.batches[0].schema();
         let options = encoding::options(&schema, &self.target.schema).map_err(failed)?;
-        let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(failed)?;
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options).map_err(failed)?;
         #[cfg(test)]
         let _open = tests::Open::one();
         let (mut floats, mut next) = (Floats::default(), from);
@@ -139,8 +140,7 @@ impl Encoder {
             floats.add(&batch);
             next += batch.num_rows() as u32;
         }
-        let metadata = writer.finish().map_err(failed)?;
-        let bytes = Bytes::from(writer.into_inner().map_err(failed)?);
+        let metadata = writer.close().map_err(failed)?;
         let file = WrittenFile {
             records: u64::from(next - from),
             bytes: bytes.len() as u64,
@@ -155,7 +155,7 @@ impl Encoder {
             },
             path,
         };
-        Ok((Encoded { n, file, bytes }, next))
+        Ok((Encoded { n, file, bytes: bytes.into() }, next))
     }
 
     /// The next few rows of a group: a view of a batch where the order is as given, else a copy.
@@ -172,7 +172,7 @@ impl Encoder {
     }
 }
 
-fn encoded_bytes(writer: &ArrowWriter<Vec<u8>>) -> u64 {
+fn encoded_bytes(writer: &ArrowWriter<&mut Vec<u8>>) -> u64 {
     (writer.bytes_written() + writer.in_progress_size()) as u64
 }
 
