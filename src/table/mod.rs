@@ -3,6 +3,8 @@
 //! [`LakeTable`] is the boundary: nothing above this module knows which format it writes, and one contract suite runs on
 //! every implementation.
 
+pub mod iceberg;
+
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
