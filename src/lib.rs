@@ -10,7 +10,7 @@ pub mod embedded;
 pub mod error;
 pub mod files;
 pub mod settings;
-pub mod table;
 pub mod source;
+pub mod table;
 
 pub use error::{Error, Result};

@@ -187,9 +187,9 @@ async fn dispatch(command: Command, out: commands::Output<'_>) -> Result<()> {
         Command::Offsets { command: Offsets::Show { config: Config { config } } } => {
             commands::offsets_show(OffsetsShowArgs { config }, out).await
         }
-        Command::Offsets { command: Offsets::Set { config: Config { config }, pipeline, table, positions, reason } } => {
-            commands::offsets_set(OffsetsSetArgs { config, pipeline, table, positions, reason }, out).await
-        }
+        Command::Offsets {
+            command: Offsets::Set { config: Config { config }, pipeline, table, positions, reason },
+        } => commands::offsets_set(OffsetsSetArgs { config, pipeline, table, positions, reason }, out).await,
         Command::Broker { registry_listen, topics } => {
             commands::broker(BrokerArgs { registry_listen, topics }, out).await
         }

@@ -137,7 +137,8 @@ fn schema_registry(top: &Section<'_>, base_dir: &Path, faults: &mut Faults) -> S
     }
     registry.username = section.get("username").and_then(|item| item.text_or_unset(faults)).map(str::to_owned);
     registry.password = section.get("password").and_then(|item| item.secret(base_dir, faults)).filter(|s| !is_empty(s));
-    if let Some(password) = section.get("password").filter(|_| registry.password.is_some() && registry.username.is_none())
+    if let Some(password) =
+        section.get("password").filter(|_| registry.password.is_some() && registry.username.is_none())
     {
         password.fault(faults, "a password without a username; set schema_registry.username");
     }

@@ -82,8 +82,10 @@ pub(super) fn suggestion<'a>(name: &str, valid: impl IntoIterator<Item = &'a str
 /// The valid name that `name` most likely stands for, if any is near.
 fn nearest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
     let folded = fold(name);
-    let (distance, near) =
-        valid.iter().map(|v| (strsim::damerau_levenshtein(&folded, &fold(v)), *v)).min_by_key(|(distance, _)| *distance)?;
+    let (distance, near) = valid
+        .iter()
+        .map(|v| (strsim::damerau_levenshtein(&folded, &fold(v)), *v))
+        .min_by_key(|(distance, _)| *distance)?;
     let tolerated = near.chars().count().div_ceil(3);
     (distance <= tolerated).then_some(near)
 }

@@ -244,7 +244,9 @@ fn start(section: &Section<'_>, faults: &mut Faults) -> Start {
         match chrono::DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_millis()) {
             Ok(millis @ 0..) => return Start::Time(millis),
             Ok(_) => item.fault(faults, format!("{} is before 1970", item.shown())),
-            Err(_) => item.fault(faults, format!("{} is not a time; write one like 2026-01-01T00:00:00Z", item.shown())),
+            Err(_) => {
+                item.fault(faults, format!("{} is not a time; write one like 2026-01-01T00:00:00Z", item.shown()))
+            }
         }
         return Start::Earliest;
     }
@@ -331,7 +333,10 @@ fn claim(table: &Table, path: &str, item: &Item<'_>, context: &mut Context<'_>, 
         context.folders.insert(folder, path.to_owned())
     });
     if let Some(other) = by_name {
-        item.fault(faults, format!("{other} writes the table '{}' already; a table has one pipeline", table.table_ref()));
+        item.fault(
+            faults,
+            format!("{other} writes the table '{}' already; a table has one pipeline", table.table_ref()),
+        );
     } else if let Some(other) = by_folder {
         item.fault(faults, format!("{other} writes the same folder, through another catalog on the same warehouse"));
     }

@@ -217,9 +217,7 @@ impl<'t> Item<'t> {
     /// A duration, such as `10s` or `500ms`.
     pub(super) fn duration(&self, within: RangeInclusive<Duration>, faults: &mut Faults) -> Option<Duration> {
         match humantime::parse_duration(self.text(faults)?) {
-            Ok(duration) => {
-                self.bounded(duration, &within, |d| humantime::format_duration(d).to_string(), faults)
-            }
+            Ok(duration) => self.bounded(duration, &within, |d| humantime::format_duration(d).to_string(), faults),
             Err(_) => {
                 self.fault(faults, format!("{} is not a duration; write one like 10s or 500ms", self.shown()));
                 None

@@ -80,7 +80,9 @@ fn role_name(role: &Role) -> &'static str {
 
 fn show_catalog(f: &mut Formatter<'_>, catalog: &Catalog) -> fmt::Result {
     let (kind, uri) = match &catalog.kind {
-        CatalogKind::IcebergSql { uri: SqlUri::Sqlite(path) } => ("iceberg-sql", format!("sqlite://{}", path.display())),
+        CatalogKind::IcebergSql { uri: SqlUri::Sqlite(path) } => {
+            ("iceberg-sql", format!("sqlite://{}", path.display()))
+        }
         CatalogKind::IcebergSql { uri: SqlUri::Postgres(uri) } => ("iceberg-sql", postgres(uri)),
         CatalogKind::IcebergRest { uri } => ("iceberg-rest", uri.clone()),
     };

@@ -58,7 +58,9 @@ fn golden_files_are_judged_as_written() {
         }
         checked += 1;
         let said = match parse(&fs::read_to_string(&path).unwrap()) {
-            Ok(settings) => settings.notes.iter().map(|n| format!("note: {n}\n")).collect::<String>() + &settings.redacted(),
+            Ok(settings) => {
+                settings.notes.iter().map(|n| format!("note: {n}\n")).collect::<String>() + &settings.redacted()
+            }
             Err(error) => format!("{error}\n"),
         };
         assert!(!said.contains(CANARY), "{}: a secret is printed:\n{said}", path.display());
@@ -203,8 +205,29 @@ fn a_secret_can_be_in_a_file() {
 #[test]
 fn hostile_table_names_are_refused() {
     for name in [
-        "..", "a...b", "../a.b", "a/b.c", "a\\\\b.c", "a.b/../c", "a.%2e%2e", "a.b\\0", "a.b\\u202e", "a.．．", "a b.c",
-        "a.b$files", "a.b?c", "a.", ".a", "a", "a.b\\n", "a.b*", "a.'b'", "a.;b", "a.∕b", "/a.b", "~.b",
+        "..",
+        "a...b",
+        "../a.b",
+        "a/b.c",
+        "a\\\\b.c",
+        "a.b/../c",
+        "a.%2e%2e",
+        "a.b\\0",
+        "a.b\\u202e",
+        "a.．．",
+        "a b.c",
+        "a.b$files",
+        "a.b?c",
+        "a.",
+        ".a",
+        "a",
+        "a.b\\n",
+        "a.b*",
+        "a.'b'",
+        "a.;b",
+        "a.∕b",
+        "/a.b",
+        "~.b",
     ] {
         let text = MINIMAL.replace("name: market.trades", &format!("name: \"{name}\""));
         let error = parse(&text).expect_err(name).to_string();
@@ -234,8 +257,18 @@ fn partition_fields_are_read() {
     ] {
         assert_eq!(read(text).as_deref(), Ok(expected));
     }
-    for wrong in ["bucket(id)", "bucket(id, 16)", "bucket(0, id)", "bucket(-1, id)", "day()", "day(a,b)", "dya(ts)", "day(ts", "", "a b"]
-    {
+    for wrong in [
+        "bucket(id)",
+        "bucket(id, 16)",
+        "bucket(0, id)",
+        "bucket(-1, id)",
+        "day()",
+        "day(a,b)",
+        "dya(ts)",
+        "day(ts",
+        "",
+        "a b",
+    ] {
         assert!(read(wrong).is_err(), "{wrong}");
     }
     assert_eq!(read("dya(ts)").unwrap_err(), "is no known transform; did you mean 'day'?");
@@ -294,7 +327,9 @@ fn places_have_one_spelling() {
         assert_eq!(warehouse(text).as_deref(), Ok("file:///base/w"), "{text}");
     }
     assert_eq!(warehouse("my data").as_deref(), Ok("file:///base/conf/my data"));
-    for text in ["s3://b/w", "gs://b", "abfss://c@a/w", "hdfs://n/w", "file://host/w", "/", "a%20b", "a?b", "a#b", "../.."] {
+    for text in
+        ["s3://b/w", "gs://b", "abfss://c@a/w", "hdfs://n/w", "file://host/w", "/", "a%20b", "a?b", "a#b", "../.."]
+    {
         assert!(warehouse(text).is_err(), "{text}");
     }
     let sqlite = |text: &str| match names::sql_uri(text, base) {
@@ -304,8 +339,15 @@ fn places_have_one_spelling() {
     assert_eq!(sqlite("sqlite:data/c.db"), "/base/conf/data/c.db");
     assert_eq!(sqlite("sqlite:///data/c.db"), "/data/c.db");
     assert_eq!(sqlite("sqlite:/data/c.db"), "/data/c.db");
-    for text in ["sqlite:", "sqlite::memory:", "sqlite://data/c.db", "sqlite:c.db?mode=rwc", "jdbc:sqlite:c.db", "postgres:///db", "mysql://h/d"]
-    {
+    for text in [
+        "sqlite:",
+        "sqlite::memory:",
+        "sqlite://data/c.db",
+        "sqlite:c.db?mode=rwc",
+        "jdbc:sqlite:c.db",
+        "postgres:///db",
+        "mysql://h/d",
+    ] {
         assert!(names::sql_uri(text, base).is_err(), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 //! [`LakeTable`] is the boundary: nothing above this module knows which format it writes, and one contract suite runs on
 //! every implementation.
 
+pub mod iceberg;
 pub mod model;
 
 use std::sync::Arc;

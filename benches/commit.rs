@@ -1,0 +1,110 @@
+//! How long a commit takes as a table's history grows, with every snapshot kept: `cargo bench --bench commit`.
+//!
+//! Each commit adds one data file and supersedes rows of three files chosen from all earlier ones.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and stops at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use firn::core::offsets::{Position, Start, TopicPositions, Vector};
+use firn::core::schema::{Field, TableSchema, Type};
+use firn::table::iceberg::{CatalogConfig, CatalogKind, IcebergTable, TableSpec, open_catalog};
+use firn::table::{Change, LakeTable, NewRows, Outcome};
+use roaring::RoaringBitmap;
+
+const COMMITS: usize = 1000;
+const ROWS: i64 = 1000;
+
+fn vector(next: i64) -> Vector {
+    let position = |_| Position { start: Start { offset: 0, earliest: true }, from: next, next };
+    let partitions = (0..4).map(|p| (p, position(p))).collect();
+    let topics =
+        BTreeMap::from([(Arc::from("0aBcDeFgHiJkLmNoPqRsTu"), TopicPositions { name: "trades".into(), partitions })]);
+    Vector { cluster: "4L6g3nShT-eMCtK--X86sw".into(), topics }
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort();
+    times[times.len() / 2]
+}
+
+async fn table(folder: &std::path::Path, format_version: u8) -> IcebergTable {
+    let config = CatalogConfig {
+        name: "lake".into(),
+        kind: CatalogKind::Sqlite { path: folder.join("catalog.db") },
+        warehouse: Some(folder.join("warehouse").to_string_lossy().into_owned()),
+        properties: BTreeMap::new(),
+    };
+    let catalog = open_catalog(config).await.unwrap();
+    let mut schema = TableSchema {
+        fields: vec![Field::new("id", Type::Long, true), Field::new("n", Type::Long, false)],
+        key: vec!["id".into()],
+    };
+    schema.number();
+    let (partition_by, sort_by) = (vec![], vec![]);
+    let spec = TableSpec { schema, format_version, partition_by, sort_by, pipeline: "bench".into() };
+    catalog.create_table(&["market".into()], "trades", spec).await.unwrap()
+}
+
+async fn run(format_version: u8) {
+    let folder = tempfile::tempdir().unwrap();
+    let table = table(folder.path(), format_version).await;
+    let mut base = table.load(None).await.unwrap().snapshot;
+    let mut paths: Vec<Arc<str>> = Vec::new();
+    let mut times = Vec::new();
+    let mut random = 0x2545_F491_4F6C_DD1Du64;
+    for commit in 0..COMMITS {
+        let from = commit as i64 * ROWS;
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + ROWS));
+        let batch = RecordBatch::try_new(table.arrow_schema(), vec![ids.clone(), ids]).unwrap();
+        let attempt = format!("bench-{commit}");
+        let files = table.write(&attempt, NewRows { batches: vec![batch] }).await.unwrap();
+        let mut superseded: BTreeMap<Arc<str>, RoaringBitmap> = BTreeMap::new();
+        for _ in 0..3usize.min(paths.len()) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let path = paths[(random % paths.len() as u64) as usize].clone();
+            superseded.entry(path).or_default().insert((commit as u32 * 7) % ROWS as u32);
+        }
+        let added = files.iter().map(|f| Arc::from(f.path.as_str())).collect::<Vec<_>>();
+        let change = Change {
+            base,
+            attempt,
+            pipeline: "bench".into(),
+            files,
+            superseded: superseded.into_iter().collect(),
+            vector: vector(from + ROWS),
+            now_ms: 1_790_000_000_000 + from,
+            reason: None,
+        };
+        let start = Instant::now();
+        let outcome = table.commit(change).await;
+        times.push(start.elapsed());
+        let Outcome::Committed(view) = outcome else { panic!("{outcome:?}") };
+        base = view.snapshot;
+        paths.extend(added);
+    }
+    let (early, late) = (median(&times[10..60]), median(&times[COMMITS - 50..]));
+    let most = times.iter().max().unwrap();
+    let ratio = late.as_secs_f64() / early.as_secs_f64();
+    println!(
+        "v{format_version}: commits 11-60 median {early:.1?}, commits 951-1000 median {late:.1?} ({ratio:.2}x), slowest {most:.1?}"
+    );
+    for (i, hundred) in times.chunks(100).enumerate() {
+        println!("  commits {:>4}-{:<4} median {:.1?}", i * 100 + 1, (i + 1) * 100, median(hundred));
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        for format_version in [3, 2] {
+            run(format_version).await;
+        }
+    });
+}
