@@ -4,6 +4,7 @@
 //! [`embedded`]) to the pure [`core`], and nothing in the core names an edge. `docs/architecture.md` has the map,
 //! the vocabulary and the invariants.
 
+pub mod avro;
 pub mod core;
 pub mod error;
 
