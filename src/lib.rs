@@ -5,6 +5,7 @@
 //! the vocabulary and the invariants.
 
 pub mod commands;
+pub mod avro;
 pub mod core;
 pub mod embedded;
 pub mod error;

@@ -1,0 +1,132 @@
+//! Why a record cannot be a row. The reason is the producer's or the wire's fault and concerns that record only.
+
+use std::fmt;
+
+/// What is wrong with a record; the code names it in metrics and dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The first byte is not the 0 of the Confluent wire format.
+    Magic,
+    /// Fewer bytes than the wire format's header.
+    TooShort,
+    /// More bytes than a body may have, or a value that no column can hold.
+    TooLarge,
+    /// The body ends inside a value.
+    Truncated,
+    /// Bytes are left after the last field.
+    TrailingBytes,
+    /// A variable-length integer that is longer or larger than its type.
+    BadVarint,
+    /// A negative length, or one beyond the body.
+    BadLength,
+    /// An array or map block whose count or size cannot be right.
+    BadBlock,
+    /// A branch that the union does not have.
+    UnionBranch,
+    /// A symbol that the enum does not have.
+    EnumIndex,
+    /// A boolean that is neither 0 nor 1.
+    BadBoolean,
+    /// Text that is not UTF-8.
+    InvalidUtf8,
+    /// A time or timestamp outside what the column can say.
+    OutOfRange,
+    /// A decimal with more digits than its precision.
+    DecimalPrecision,
+    /// Text that is not a UUID.
+    BadUuid,
+    /// No record key, or a null in a key column.
+    NullKey,
+    /// A record key that does not have the expected form.
+    BadKey,
+    /// A null in the `order_by` column.
+    NullOrder,
+}
+
+impl Reason {
+    /// The name in metrics and dead letters: lowercase words joined by underscores.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Reason::Magic => "bad_magic_byte",
+            Reason::TooShort => "too_short",
+            Reason::TooLarge => "too_large",
+            Reason::Truncated => "truncated",
+            Reason::TrailingBytes => "trailing_bytes",
+            Reason::BadVarint => "bad_varint",
+            Reason::BadLength => "bad_length",
+            Reason::BadBlock => "bad_block",
+            Reason::UnionBranch => "bad_union_branch",
+            Reason::EnumIndex => "bad_enum_index",
+            Reason::BadBoolean => "bad_boolean",
+            Reason::InvalidUtf8 => "invalid_utf8",
+            Reason::OutOfRange => "out_of_range",
+            Reason::DecimalPrecision => "decimal_precision",
+            Reason::BadUuid => "bad_uuid",
+            Reason::NullKey => "null_key",
+            Reason::BadKey => "bad_key",
+            Reason::NullOrder => "null_order",
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Reason::Magic => "does not start with the magic byte 0 of the wire format",
+            Reason::TooShort => "shorter than the five bytes of the wire format's header",
+            Reason::TooLarge => "too large",
+            Reason::Truncated => "ends inside a value",
+            Reason::TrailingBytes => "has bytes after its last field",
+            Reason::BadVarint => "an integer is longer or larger than its type",
+            Reason::BadLength => "a length is negative or beyond the body",
+            Reason::BadBlock => "a block's count or size cannot be right",
+            Reason::UnionBranch => "names a branch that the union does not have",
+            Reason::EnumIndex => "names a symbol that the enum does not have",
+            Reason::BadBoolean => "a boolean is neither 0 nor 1",
+            Reason::InvalidUtf8 => "text is not utf-8",
+            Reason::OutOfRange => "a time is outside the range of its column",
+            Reason::DecimalPrecision => "a decimal has more digits than its precision",
+            Reason::BadUuid => "text is not a uuid",
+            Reason::NullKey => "the key is null",
+            Reason::BadKey => "not of the form that record keys of this pipeline have",
+            Reason::NullOrder => "the order_by column is null",
+        }
+    }
+}
+
+/// Which half of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// The record key.
+    Key,
+    /// The record value.
+    Value,
+}
+
+impl fmt::Display for Half {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Half::Key => "key",
+            Half::Value => "value",
+        })
+    }
+}
+
+/// A record that cannot be a row, and why. The caller adds topic, partition and offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRecord {
+    /// What is wrong.
+    pub reason: Reason,
+    /// Which half of the event it was found in.
+    pub half: Half,
+    /// The top-level field in which decoding stopped, where it was inside one.
+    pub field: Option<String>,
+}
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.field {
+            Some(field) => write!(f, "{}: {}, field `{field}`: {}", self.reason.code(), self.half, self.reason.text()),
+            None => write!(f, "{}: {}: {}", self.reason.code(), self.half, self.reason.text()),
+        }
+    }
+}

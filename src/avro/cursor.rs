@@ -1,0 +1,232 @@
+//! Reads Avro's primitives from bytes that nobody vouches for.
+
+use super::bad::Reason;
+
+/// How many items without bytes (nulls, empty records) one record may hold in all: they cost the sender nothing, so that
+/// only a limit keeps their number down.
+pub const EMPTY_ITEMS_MAX: u64 = 65_536;
+/// How much memory the items of one record's collections may take as columns. A byte on the wire may be a null of a wide
+/// struct or the number of a long symbol.
+const ITEM_MEMORY_MAX: u64 = 256 << 20;
+
+/// The unread part of one record.
+#[derive(Debug, Clone)]
+pub struct Cursor<'a> {
+    rest: &'a [u8],
+    empty_items: u64,
+    item_memory: u64,
+}
+
+impl<'a> Cursor<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Cursor { rest: bytes, empty_items: 0, item_memory: 0 }
+    }
+
+    /// Bytes that are left.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// A variable-length integer as it is on the wire, before zig-zag decoding. Union branches and enum symbols can be
+    /// compared in this form: index n is 2n.
+    #[inline(always)]
+    pub fn varint(&mut self) -> Result<u64, Reason> {
+        match self.rest {
+            [first, rest @ ..] if *first < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*first))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[inline]
+    fn long_varint(&mut self) -> Result<u64, Reason> {
+        let mut value = 0u64;
+        for (i, &byte) in self.rest.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * i);
+            if byte < 0x80 {
+                // The tenth byte holds bit 63 alone.
+                if i == 9 && byte > 1 {
+                    return Err(Reason::BadVarint);
+                }
+                self.rest = &self.rest[i + 1..];
+                return Ok(value);
+            }
+        }
+        Err(if self.rest.len() < 10 { Reason::Truncated } else { Reason::BadVarint })
+    }
+
+    #[inline(always)]
+    pub fn long(&mut self) -> Result<i64, Reason> {
+        let value = self.varint()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    #[inline(always)]
+    pub fn int(&mut self) -> Result<i32, Reason> {
+        i32::try_from(self.long()?).map_err(|_| Reason::BadVarint)
+    }
+
+    #[inline(always)]
+    pub fn boolean(&mut self) -> Result<bool, Reason> {
+        match self.take(1)?[0] {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Reason::BadBoolean),
+        }
+    }
+
+    #[inline(always)]
+    pub fn float(&mut self) -> Result<f32, Reason> {
+        Ok(f32::from_le_bytes(self.array()?))
+    }
+
+    #[inline(always)]
+    pub fn double(&mut self) -> Result<f64, Reason> {
+        Ok(f64::from_le_bytes(self.array()?))
+    }
+
+    #[inline(always)]
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Reason> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Reason::Truncated)?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    /// The next `n` bytes.
+    #[inline(always)]
+    pub fn take(&mut self, n: usize) -> Result<&'a [u8], Reason> {
+        let (head, rest) = self.rest.split_at_checked(n).ok_or(Reason::Truncated)?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    /// Bytes behind their length.
+    #[inline(always)]
+    pub fn bytes(&mut self) -> Result<&'a [u8], Reason> {
+        let n = self.long()?;
+        // A negative length is a huge one here.
+        let n = usize::try_from(n).map_err(|_| Reason::BadLength)?;
+        let (head, rest) = self.rest.split_at_checked(n).ok_or(Reason::BadLength)?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    /// Text behind its length, checked to be UTF-8.
+    #[inline(always)]
+    pub fn text(&mut self) -> Result<&'a [u8], Reason> {
+        let bytes = self.bytes()?;
+        if is_utf8(bytes) { Ok(bytes) } else { Err(Reason::InvalidUtf8) }
+    }
+
+    /// The index of an enum symbol or a union branch out of `len`.
+    #[inline(always)]
+    pub fn index(&mut self, len: usize, otherwise: Reason) -> Result<usize, Reason> {
+        let raw = self.varint()?;
+        let index = (raw >> 1) as usize;
+        if raw & 1 == 0 && index < len { Ok(index) } else { Err(otherwise) }
+    }
+
+    /// Notes that `count` items become columns, each of at least `memory` bytes.
+    pub fn spend(&mut self, count: usize, memory: u64) -> Result<(), Reason> {
+        self.item_memory = self.item_memory.saturating_add((count as u64).saturating_mul(memory));
+        if self.item_memory > ITEM_MEMORY_MAX { Err(Reason::TooLarge) } else { Ok(()) }
+    }
+
+    /// The number of items in the next block of an array or map, 0 at its end. `item_bytes` is the least that an item
+    /// takes: a block that promises more items than the body can hold is refused before anything is done for them.
+    pub fn block(&mut self, item_bytes: usize) -> Result<usize, Reason> {
+        let mut count = self.long()?;
+        if count < 0 {
+            count = count.checked_neg().ok_or(Reason::BadBlock)?;
+            let bytes = self.long()?;
+            if usize::try_from(bytes).map_err(|_| Reason::BadBlock)? > self.left() {
+                return Err(Reason::BadBlock);
+            }
+        }
+        let count = count as u64;
+        if item_bytes == 0 {
+            self.empty_items = self.empty_items.saturating_add(count);
+            if self.empty_items > EMPTY_ITEMS_MAX {
+                return Err(Reason::BadBlock);
+            }
+        } else if count > (self.left() / item_bytes) as u64 {
+            return Err(Reason::BadBlock);
+        }
+        Ok(count as usize)
+    }
+}
+
+/// Most text is ASCII, for which the check is cheapest.
+#[inline(always)]
+pub fn is_utf8(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(value: i64) -> Vec<u8> {
+        let mut raw = ((value << 1) ^ (value >> 63)) as u64;
+        let mut out = Vec::new();
+        while raw >= 0x80 {
+            out.push(raw as u8 | 0x80);
+            raw >>= 7;
+        }
+        out.push(raw as u8);
+        out
+    }
+
+    #[test]
+    fn every_long_comes_back() {
+        let mut values = vec![0, -1, 1, 63, 64, -64, -65, i64::MAX, i64::MIN];
+        values.extend((0..63).flat_map(|bit| [1i64 << bit, -(1i64 << bit), (1i64 << bit) - 1]));
+        for value in values {
+            let bytes = encoded(value);
+            let mut cursor = Cursor::new(&bytes);
+            assert_eq!(cursor.long(), Ok(value));
+            assert_eq!(cursor.left(), 0);
+            for cut in 0..bytes.len() {
+                assert_eq!(Cursor::new(&bytes[..cut]).long(), Err(Reason::Truncated));
+            }
+        }
+    }
+
+    #[test]
+    fn a_varint_of_more_than_64_bits_is_refused() {
+        assert_eq!(Cursor::new(&[0xff; 11]).long(), Err(Reason::BadVarint));
+        assert_eq!(Cursor::new(&[0xff; 10]).long(), Err(Reason::BadVarint));
+        let mut ten = [0xff; 10];
+        ten[9] = 2;
+        assert_eq!(Cursor::new(&ten).long(), Err(Reason::BadVarint));
+        ten[9] = 1;
+        assert_eq!(Cursor::new(&ten).long(), Ok(i64::MIN));
+        assert_eq!(Cursor::new(&encoded(1 << 31)).int(), Err(Reason::BadVarint));
+    }
+
+    #[test]
+    fn blocks_that_cannot_be_are_refused() {
+        let block = |count: i64, tail: &[u8], item| {
+            let bytes = [&encoded(count)[..], tail].concat();
+            Cursor::new(&bytes).block(item)
+        };
+        assert_eq!(block(i64::MAX, &[0; 8], 1), Err(Reason::BadBlock));
+        assert_eq!(block(i64::MIN, &[0; 8], 1), Err(Reason::BadBlock));
+        assert_eq!(block(i64::MAX, &[0; 8], 0), Err(Reason::BadBlock));
+        assert_eq!(block(-2, &[&encoded(4)[..], &[0; 4]].concat(), 1), Ok(2));
+        assert_eq!(block(-2, &[&encoded(5)[..], &[0; 4]].concat(), 1), Err(Reason::BadBlock));
+        assert_eq!(block(-2, &[&encoded(-1)[..], &[0; 4]].concat(), 1), Err(Reason::BadBlock));
+        assert_eq!(block(3, &[0; 4], 1), Ok(3));
+        assert_eq!(block(3, &[0; 4], 2), Err(Reason::BadBlock));
+    }
+
+    #[test]
+    fn items_without_bytes_are_counted_over_the_whole_record() {
+        let bytes = [encoded(40_000), encoded(40_000)].concat();
+        let mut cursor = Cursor::new(&bytes);
+        assert_eq!(cursor.block(0), Ok(40_000));
+        assert_eq!(cursor.block(0), Err(Reason::BadBlock));
+    }
+}

@@ -1,0 +1,598 @@
+//! Events in the Confluent wire format → Arrow batches in a table's columns.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+
+use super::bad::{BadRecord, Half, Reason};
+use super::columns::{Column, Wanted};
+use super::cursor::Cursor;
+use super::lineage::{self, Lineage};
+use super::plan::{self, Plan, Target};
+use super::read::append_record;
+use super::shape::{DeleteBy, EventShape, Mode, RecordKey};
+use super::writer_schema::{self, Avro};
+use super::{order, record_key, schema};
+use crate::core::change::{Key, NO_ROW, Op};
+use crate::core::schema::{Field, TableSchema, to_arrow};
+use crate::{Error, Result};
+
+/// How long one value or key may be.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// When a batch has to be finished: Arrow's offsets are 32-bit.
+const BATCH_BYTES_MAX: usize = 1 << 30;
+const BATCH_EVENTS_MAX: usize = 1 << 30;
+/// How many events may pass before the columns are measured again.
+const MEASURE_EVERY: usize = 1024;
+/// How many writer schemas are kept; beyond, all are forgotten and asked for again.
+const SCHEMAS_MAX: usize = 4096;
+/// Rows for which a new decoder makes room.
+const ROWS_AT_FIRST: usize = 1024;
+
+/// Key columns, in key order and in the table's Arrow types → one key per row.
+pub type EncodeKeys = Box<dyn Fn(&[ArrayRef]) -> Result<Vec<Key>, String> + Send + Sync>;
+
+/// One record as Kafka delivered it.
+#[derive(Debug, Clone, Copy)]
+pub struct Event<'a> {
+    /// The topic's name, for the lineage column.
+    pub topic: &'a Arc<str>,
+    /// The partition's number.
+    pub partition: i32,
+    /// Its place in the partition.
+    pub offset: i64,
+    /// Kafka's timestamp in milliseconds; negative: unknown.
+    pub timestamp_ms: i64,
+    /// The record key.
+    pub key: Option<&'a [u8]>,
+    /// The record value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is a row of the batch.
+    Row,
+    /// It deletes a row.
+    Delete,
+    /// A tombstone in [`Mode::Append`]: it means nothing.
+    Passed,
+    /// Nothing was done: give the decoder this schema, then push the event again.
+    NeedsSchema {
+        /// The registry's id.
+        id: u32,
+        /// Which half of the event names it.
+        of: Half,
+    },
+    /// Nothing was done: finish the batch, then push the event again.
+    Full,
+    /// It cannot be read. The batch is as it was before.
+    Bad(BadRecord),
+}
+
+/// A decoded stretch of events, in the order they were pushed; fields as in [`crate::core::change::Chunk`].
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// The rows, in the table's columns. Deletes by field have a row here that no event refers to.
+    pub batch: RecordBatch,
+    /// Offset of each event.
+    pub offsets: Vec<i64>,
+    /// Key of each event; empty in [`Mode::Append`].
+    pub keys: Vec<Key>,
+    /// What each event does; empty where all are upserts.
+    pub ops: Vec<Op>,
+    /// Order value of each event; empty without `order_by`.
+    pub orders: Vec<i64>,
+    /// Row of each event; empty where event i is row i.
+    pub row_of: Vec<u32>,
+    /// Memory that all of this takes, in bytes.
+    pub bytes: usize,
+}
+
+/// Decodes one table's events, whatever writer schemas they name, into one set of columns.
+pub struct Decoder {
+    table: TableSchema,
+    arrow: SchemaRef,
+    mode: Mode,
+    keyed_by_record: bool,
+    record_key: Option<RecordKey>,
+    /// Every column of the table but the lineage column.
+    columns: Vec<Column>,
+    /// Column of each key field, in key order.
+    key_columns: Vec<usize>,
+    order_column: Option<usize>,
+    delete_column: Option<(usize, Wanted)>,
+    lineage: Option<Lineage>,
+    lineage_at: Option<usize>,
+    /// Keys of tombstones, in key order.
+    deleted: Vec<Column>,
+    deleted_rows: usize,
+    rows: usize,
+    offsets: Vec<i64>,
+    ops: Vec<Op>,
+    row_of: Vec<u32>,
+    bytes_in: usize,
+    measured: usize,
+    values: Plans<Plan>,
+    keys: Plans<KeyPlan>,
+    encode: EncodeKeys,
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").field("table", &self.table).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+/// How to read the record keys of one schema. `None`: they do not yield the key's fields.
+#[derive(Debug)]
+struct KeyPlan {
+    into_row: Option<Plan>,
+    into_deleted: Option<Plan>,
+}
+
+/// Plans by schema id; events of one schema come in runs.
+#[derive(Debug)]
+struct Plans<P> {
+    by_id: HashMap<u32, usize>,
+    plans: Vec<P>,
+    last: Option<(u32, usize)>,
+}
+
+impl<P> Plans<P> {
+    fn new() -> Self {
+        Plans { by_id: HashMap::new(), plans: Vec::new(), last: None }
+    }
+
+    #[inline]
+    fn find(&mut self, id: u32) -> Option<usize> {
+        match self.last {
+            Some((last, at)) if last == id => Some(at),
+            _ => {
+                let at = *self.by_id.get(&id)?;
+                self.last = Some((id, at));
+                Some(at)
+            }
+        }
+    }
+
+    fn insert(&mut self, id: u32, plan: P) {
+        if self.plans.len() >= SCHEMAS_MAX {
+            *self = Plans::new();
+        }
+        self.last = None;
+        self.by_id.insert(id, self.plans.len());
+        self.plans.push(plan);
+    }
+}
+
+impl Decoder {
+    /// A decoder for a table whose events mean what `shape` says.
+    ///
+    /// # Errors
+    /// [`Error::Decision`] where table and shape do not fit: a key, order, delete or lineage column that is not there or
+    /// of another type.
+    pub fn new(table: &TableSchema, shape: &EventShape, encode: EncodeKeys) -> Result<Self> {
+        schema::check_settings(&table.fields, shape)?;
+        let lineage_at = lineage_position(table, shape)?;
+        let fields: Vec<&Field> =
+            table.fields.iter().enumerate().filter(|(i, _)| Some(*i) != lineage_at).map(|f| f.1).collect();
+        let position = |name: &String| fields.iter().position(|f| f.name == *name);
+        let key_columns = if shape.mode == Mode::Upsert { key_positions(table, shape, &fields)? } else { Vec::new() };
+        let key_fields: Vec<&Field> = key_columns.iter().map(|&i| fields[i]).collect();
+        let order_by = shape.order_by.as_ref().filter(|_| shape.mode == Mode::Upsert);
+        let delete_column = match &shape.delete {
+            DeleteBy::Field { field, values } if shape.mode == Mode::Upsert => match position(field) {
+                Some(at) => Some((at, wanted(fields[at], values)?)),
+                None => None,
+            },
+            _ => None,
+        };
+        let types: Vec<_> = key_fields.iter().map(|f| &f.kind).collect();
+        let record_key = shape.record_key.or_else(|| RecordKey::detect(shape.keyed_by_record(), &types));
+        Ok(Decoder {
+            arrow: Arc::new(to_arrow(table)),
+            mode: shape.mode,
+            keyed_by_record: shape.keyed_by_record(),
+            record_key,
+            columns: fields.iter().map(|f| Column::new(f, ROWS_AT_FIRST)).collect(),
+            deleted: key_fields.iter().map(|f| Column::new(f, 0)).collect(),
+            key_columns,
+            order_column: order_by.and_then(position),
+            delete_column,
+            lineage: lineage_at.map(|_| Lineage::default()),
+            lineage_at,
+            deleted_rows: 0,
+            rows: 0,
+            offsets: Vec::new(),
+            ops: Vec::new(),
+            row_of: Vec::new(),
+            bytes_in: 0,
+            measured: 0,
+            values: Plans::new(),
+            keys: Plans::new(),
+            encode,
+            table: table.clone(),
+        })
+    }
+
+    /// Makes the plan for values of the schema with this id.
+    ///
+    /// # Errors
+    /// [`Error::Decision`] with the path and both types where values of this schema cannot be the table's rows.
+    pub fn add_value_schema(&mut self, id: u32, text: &str) -> Result<()> {
+        let refuse = |e: String| Error::Decision(format!("value schema {id}: {e}"));
+        let avro = writer_schema::parse(text).map_err(refuse)?;
+        let Avro::Record(fields) = &*avro else {
+            return Err(refuse(format!("a record is needed, this is {avro}")));
+        };
+        let columns: Vec<&Field> = self.fields().collect();
+        let targets: Vec<Target<'_>> = columns
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !(self.keyed_by_record && self.key_columns.contains(i)))
+            .map(|(column, field)| Target { column, field, refuse_null: self.refuse_null(column) })
+            .collect();
+        let elsewhere = if self.keyed_by_record { self.table.key.clone() } else { Vec::new() };
+        let plan = plan::compile(fields, &targets, &elsewhere).map_err(refuse)?;
+        self.values.insert(id, plan);
+        Ok(())
+    }
+
+    /// Makes the plan for record keys of the schema with this id.
+    ///
+    /// # Errors
+    /// [`Error::Decision`] where the primary key is the record key and keys of this schema do not have its columns.
+    /// Elsewhere only tombstones need the record key: those whose schema does not yield the key are bad records.
+    pub fn add_key_schema(&mut self, id: u32, text: &str) -> Result<()> {
+        let refuse = |e: String| Error::Decision(format!("key schema {id}: {e}"));
+        let avro = writer_schema::parse(text).map_err(refuse)?;
+        let columns: Vec<&Field> = self.fields().collect();
+        let fields: Vec<&Field> = self.key_columns.iter().map(|&i| columns[i]).collect();
+        let in_order: Vec<usize> = (0..fields.len()).collect();
+        let into_deleted = record_key::compile(&avro, &fields, &in_order);
+        let plan = if self.keyed_by_record {
+            if !matches!(*avro, Avro::Record(_)) {
+                return Err(refuse(format!("a record is needed, whose fields are the primary key; this is {avro}")));
+            }
+            let into_row = record_key::compile(&avro, &fields, &self.key_columns).map_err(refuse)?;
+            KeyPlan { into_row: Some(into_row), into_deleted: into_deleted.ok() }
+        } else {
+            KeyPlan { into_row: None, into_deleted: into_deleted.ok() }
+        };
+        self.keys.insert(id, plan);
+        Ok(())
+    }
+
+    /// Paths of the fields that values of this schema have and the table does not; they are passed over.
+    #[must_use]
+    pub fn unknown_fields(&self, id: u32) -> &[String] {
+        self.values.by_id.get(&id).and_then(|&at| self.values.plans.get(at)).map_or(&[], |plan| plan.unknown.as_slice())
+    }
+
+    /// How many events the batch holds.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// How many rows the batch holds.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of memory that the batch takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let columns: usize = self.columns.iter().chain(&self.deleted).map(Column::bytes).sum();
+        let per_event = self.offsets.len() * 8 + self.ops.len() * 5;
+        columns + per_event + self.lineage.as_ref().map_or(0, Lineage::bytes)
+    }
+
+    /// Appends one event.
+    #[inline]
+    pub fn push(&mut self, event: &Event<'_>) -> Pushed {
+        if self.is_full() {
+            return Pushed::Full;
+        }
+        let done = match event.value {
+            Some(value) => self.push_value(event, value),
+            None if self.mode == Mode::Append => Ok(Pushed::Passed),
+            None => self.push_tombstone(event),
+        };
+        done.unwrap_or_else(|stop| self.roll_back(*stop))
+    }
+
+    /// The batch so far; the decoder is empty afterwards and keeps its plans.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the columns do not fit together, which no input can bring about.
+    pub fn finish(&mut self) -> Result<Decoded> {
+        let bytes = self.bytes();
+        let internal = |e: arrow::error::ArrowError| Error::Internal(format!("decoded columns do not fit: {e}"));
+        let arrow = self.arrow.clone();
+        let mut columns = self.columns.iter_mut();
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(arrow.fields().len());
+        for (i, field) in arrow.fields().iter().enumerate() {
+            let array = match (&mut self.lineage, Some(i) == self.lineage_at) {
+                (Some(lineage), true) => lineage.finish(field.data_type()),
+                _ => match columns.next() {
+                    Some(column) => column.finish(field.data_type()),
+                    None => continue,
+                },
+            };
+            arrays.push(array.map_err(internal)?);
+        }
+        let batch = RecordBatch::try_new(arrow, arrays).map_err(internal)?;
+        let keys = self.finish_keys(&batch)?;
+        let orders = self.finish_orders(&batch)?;
+        let room = self.offsets.len();
+        self.rows = 0;
+        self.deleted_rows = 0;
+        self.bytes_in = 0;
+        self.measured = 0;
+        Ok(Decoded {
+            batch,
+            offsets: std::mem::replace(&mut self.offsets, Vec::with_capacity(room)),
+            keys,
+            ops: std::mem::take(&mut self.ops),
+            orders,
+            row_of: std::mem::take(&mut self.row_of),
+            bytes,
+        })
+    }
+
+    fn fields(&self) -> impl Iterator<Item = &Field> {
+        let lineage_at = self.lineage_at;
+        self.table.fields.iter().enumerate().filter(move |(i, _)| Some(*i) != lineage_at).map(|(_, field)| field)
+    }
+
+    fn refuse_null(&self, column: usize) -> Option<Reason> {
+        if self.key_columns.contains(&column) {
+            Some(Reason::NullKey)
+        } else if self.order_column == Some(column) {
+            Some(Reason::NullOrder)
+        } else {
+            None
+        }
+    }
+
+    fn is_full(&mut self) -> bool {
+        let events = self.offsets.len();
+        if events >= self.measured + MEASURE_EVERY {
+            self.measured = events;
+            if self.bytes() >= BATCH_BYTES_MAX {
+                self.bytes_in = BATCH_BYTES_MAX;
+            }
+        }
+        self.bytes_in >= BATCH_BYTES_MAX || events >= BATCH_EVENTS_MAX
+    }
+
+    #[inline]
+    fn push_value(&mut self, event: &Event<'_>, value: &[u8]) -> Result<Pushed, Box<Stop>> {
+        let (id, body) = split(value, Half::Value)?;
+        let at = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
+        if self.keyed_by_record {
+            self.append_key_to_row(event)?;
+        }
+        let plan = &self.values.plans[at];
+        append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, plan, Half::Value))?;
+        let deletes = match &self.delete_column {
+            Some((column, wanted)) => self.columns[*column].last_is(wanted),
+            None => false,
+        };
+        self.rows += 1;
+        if let Some(lineage) = &mut self.lineage {
+            lineage.push(event);
+        }
+        self.bytes_in += value.len();
+        if deletes {
+            self.note(event, Op::Delete, NO_ROW);
+            return Ok(Pushed::Delete);
+        }
+        if self.ops.is_empty() {
+            self.offsets.push(event.offset);
+        } else {
+            self.note(event, Op::Upsert, (self.rows - 1) as u32);
+        }
+        Ok(Pushed::Row)
+    }
+
+    fn append_key_to_row(&mut self, event: &Event<'_>) -> Result<(), Box<Stop>> {
+        let key = event.key.ok_or_else(|| Stop::reason(Reason::NullKey, Half::Key))?;
+        let (id, body) = split(key, Half::Key)?;
+        let at = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
+        let plan = self.keys.plans[at].into_row.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
+        append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, plan, Half::Key))
+    }
+
+    fn push_tombstone(&mut self, event: &Event<'_>) -> Result<Pushed, Box<Stop>> {
+        let key = event.key.ok_or_else(|| Stop::reason(Reason::NullKey, Half::Key))?;
+        match (self.record_key, self.deleted.as_mut_slice()) {
+            (Some(RecordKey::Avro), _) => {
+                let (id, body) = split(key, Half::Key)?;
+                let at = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
+                let plan = self.keys.plans[at].into_deleted.as_ref();
+                let plan = plan.ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
+                append_all(plan, &mut self.deleted, body).map_err(|fault| Stop::bad(fault, plan, Half::Key))?;
+            }
+            (Some(form), [column]) => {
+                record_key::append_raw(form, key, column).map_err(|reason| Stop::reason(reason, Half::Key))?;
+            }
+            _ => return Err(Stop::reason(Reason::BadKey, Half::Key)),
+        }
+        self.deleted_rows += 1;
+        self.bytes_in += key.len();
+        self.note(event, Op::Tombstone, NO_ROW);
+        Ok(Pushed::Delete)
+    }
+
+    /// Notes an event in a batch where not every event is the upsert of its own row.
+    fn note(&mut self, event: &Event<'_>, op: Op, row: u32) {
+        if self.ops.is_empty() {
+            let plain = self.offsets.len();
+            self.ops.resize(plain, Op::Upsert);
+            self.row_of.extend(0..plain as u32);
+        }
+        self.offsets.push(event.offset);
+        self.ops.push(op);
+        self.row_of.push(row);
+    }
+
+    #[cold]
+    fn roll_back(&mut self, stop: Stop) -> Pushed {
+        self.columns.iter_mut().for_each(|column| column.truncate(self.rows));
+        self.deleted.iter_mut().for_each(|column| column.truncate(self.deleted_rows));
+        match stop {
+            Stop::NeedsSchema { id, of } => Pushed::NeedsSchema { id, of },
+            Stop::Bad(bad) => Pushed::Bad(bad),
+        }
+    }
+
+    fn finish_keys(&mut self, batch: &RecordBatch) -> Result<Vec<Key>> {
+        if self.mode == Mode::Append {
+            return Ok(Vec::new());
+        }
+        let at = |column: usize| column + usize::from(self.lineage_at.is_some_and(|lineage| lineage <= column));
+        let columns: Vec<ArrayRef> = self.key_columns.iter().map(|&c| batch.column(at(c)).clone()).collect();
+        let of_rows = (self.encode)(&columns).map_err(Error::Internal)?;
+        if self.ops.is_empty() {
+            return Ok(of_rows);
+        }
+        let mut arrays = Vec::with_capacity(self.deleted.len());
+        for (column, like) in self.deleted.iter_mut().zip(&columns) {
+            let array = column.finish(like.data_type());
+            arrays.push(array.map_err(|e| Error::Internal(format!("keys of tombstones: {e}")))?);
+        }
+        let of_tombstones = (self.encode)(&arrays).map_err(Error::Internal)?;
+        Ok(in_event_order(&self.ops, of_rows, of_tombstones))
+    }
+
+    fn finish_orders(&self, batch: &RecordBatch) -> Result<Vec<i64>> {
+        let Some(column) = self.order_column else { return Ok(Vec::new()) };
+        let at = column + usize::from(self.lineage_at.is_some_and(|lineage| lineage <= column));
+        let orders = order::orders(batch.column(at));
+        let of_rows = orders.ok_or_else(|| Error::Internal("the order_by column has no order".into()))?;
+        if self.ops.is_empty() {
+            return Ok(of_rows);
+        }
+        Ok(in_event_order(&self.ops, of_rows, std::iter::repeat(0)))
+    }
+}
+
+/// Merges what rows and tombstones say, each in order, into event order. A delete by field has a row.
+fn in_event_order<T>(
+    ops: &[Op],
+    of_rows: impl IntoIterator<Item = T>,
+    of_tombstones: impl IntoIterator<Item = T>,
+) -> Vec<T> {
+    let (mut rows, mut tombstones) = (of_rows.into_iter(), of_tombstones.into_iter());
+    ops.iter().filter_map(|op| if *op == Op::Tombstone { tombstones.next() } else { rows.next() }).collect()
+}
+
+/// Why an event was not appended.
+enum Stop {
+    NeedsSchema { id: u32, of: Half },
+    Bad(BadRecord),
+}
+
+impl Stop {
+    #[cold]
+    fn needs(id: u32, of: Half) -> Box<Stop> {
+        Box::new(Stop::NeedsSchema { id, of })
+    }
+
+    #[cold]
+    fn reason(reason: Reason, half: Half) -> Box<Stop> {
+        Box::new(Stop::Bad(BadRecord { reason, half, field: None }))
+    }
+
+    #[cold]
+    fn bad((reason, step): (Reason, usize), plan: &Plan, half: Half) -> Box<Stop> {
+        Box::new(Stop::Bad(BadRecord { reason, half, field: plan.names.get(step).cloned() }))
+    }
+}
+
+/// Schema id and body of the wire format.
+#[inline]
+fn split(bytes: &[u8], half: Half) -> Result<(u32, &[u8]), Box<Stop>> {
+    match bytes {
+        [0, a, b, c, d, body @ ..] if bytes.len() <= RECORD_BYTES_MAX => {
+            Ok((u32::from_be_bytes([*a, *b, *c, *d]), body))
+        }
+        [0, _, _, _, _, ..] => Err(Stop::reason(Reason::TooLarge, half)),
+        [] | [0, ..] => Err(Stop::reason(Reason::TooShort, half)),
+        _ => Err(Stop::reason(Reason::Magic, half)),
+    }
+}
+
+#[inline]
+fn append_all(plan: &Plan, columns: &mut [Column], body: &[u8]) -> Result<(), (Reason, usize)> {
+    let mut cursor = Cursor::new(body);
+    append_record(&plan.record, columns, &mut cursor)?;
+    if cursor.left() > 0 { Err((Reason::TrailingBytes, usize::MAX)) } else { Ok(()) }
+}
+
+fn lineage_position(table: &TableSchema, shape: &EventShape) -> Result<Option<usize>> {
+    let Some(name) = &shape.lineage else { return Ok(None) };
+    let at = table.fields.iter().position(|f| f.name == *name);
+    match at {
+        Some(i) if lineage::fits(&table.fields[i].kind) => Ok(at),
+        Some(i) => Err(Error::Decision(format!(
+            "column `{name}` is of type {} and cannot hold lineage: set `lineage` to another name, or to false",
+            table.fields[i].kind
+        ))),
+        None => Err(Error::Decision(format!(
+            "the table has no column `{name}` for lineage: add it to the table, or set `lineage: false`"
+        ))),
+    }
+}
+
+fn key_positions(table: &TableSchema, shape: &EventShape, fields: &[&Field]) -> Result<Vec<usize>> {
+    if table.key.is_empty() {
+        return Err(Error::Decision("the table has no primary key, which `mode: upsert` needs".into()));
+    }
+    if let Some(key) = &shape.key {
+        let same = key.len() == table.key.len() && key.iter().all(|name| table.key.contains(name));
+        if !same {
+            let (wanted, has) = (key.join(", "), table.key.join(", "));
+            return Err(Error::Decision(format!("`key` is [{wanted}], and the table's identifier fields are [{has}]")));
+        }
+    }
+    let mut positions = Vec::with_capacity(table.key.len());
+    for name in &table.key {
+        let at = fields.iter().position(|f| f.name == *name);
+        let at = at.ok_or_else(|| Error::Decision(format!("the table has no key column `{name}`")))?;
+        schema::check_key(fields[at])?;
+        positions.push(at);
+    }
+    if let (Some(form), [at]) = (shape.record_key, positions.as_slice())
+        && !record_key::raw_fits(form, &fields[*at].kind)
+    {
+        let (name, kind) = (&fields[*at].name, &fields[*at].kind);
+        return Err(Error::Decision(format!("`record_key` does not fit the key column `{name}` of type {kind}")));
+    }
+    Ok(positions)
+}
+
+fn wanted(field: &Field, values: &[String]) -> Result<Wanted> {
+    use crate::core::schema::Type;
+    let unreadable = |value: &String| {
+        Error::Config(format!("`delete.values` has `{value}`, which is no value of `{}` ({})", field.name, field.kind))
+    };
+    match field.kind {
+        Type::Int | Type::Long => {
+            let numbers = values.iter().map(|v| v.parse().map_err(|_| unreadable(v)));
+            Ok(Wanted::Numbers(numbers.collect::<Result<_>>()?))
+        }
+        Type::Boolean => {
+            let flags = values.iter().map(|v| v.parse().map_err(|_| unreadable(v)));
+            Ok(Wanted::Booleans(flags.collect::<Result<_>>()?))
+        }
+        _ => Ok(Wanted::Texts(values.iter().map(|v| v.clone().into_bytes()).collect())),
+    }
+}

@@ -1,0 +1,26 @@
+//! Avro: schemas become table columns, events in the Confluent wire format become Arrow batches.
+//!
+//! For each schema that a producer wrote with, a plan is compiled once that appends its records to the table's columns.
+//! All plans append to the same columns, so that interleaved schema ids cost nothing; and since columns can go back to the
+//! row before, a bad record costs that record and neither its neighbours nor its batch.
+
+mod bad;
+mod columns;
+mod cursor;
+mod decoder;
+mod lineage;
+mod order;
+mod plan;
+mod read;
+mod record_key;
+mod schema;
+mod shape;
+mod writer_schema;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::bad::{BadRecord, Half, Reason};
+pub use self::decoder::{Decoded, Decoder, EncodeKeys, Event, Pushed, RECORD_BYTES_MAX};
+pub use self::schema::table_schema;
+pub use self::shape::{DeleteBy, EventShape, Mode, RecordKey};

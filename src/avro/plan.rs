@@ -1,0 +1,334 @@
+//! What to do with each field of a writer's records to append them to the table's columns, decided once per schema.
+//!
+//! This is Avro's schema resolution by field name, with the table's columns as the reader: what the table does not know is
+//! skipped, what the writer does not have becomes null, numbers are widened, times scaled to the column's unit.
+
+use std::sync::Arc;
+
+use super::bad::Reason;
+use super::writer_schema::{Avro, AvroField, Unit};
+use crate::core::schema::{Field, Type};
+
+/// How to append a writer's records.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub record: Record,
+    /// The writer's top-level fields, in step order.
+    pub names: Vec<String>,
+    /// Paths of writer fields that the table does not know.
+    pub unknown: Vec<String>,
+}
+
+/// How to append the fields of a record.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// One per field of the writer, in wire order.
+    pub steps: Vec<Step>,
+    /// Columns that the writer does not have.
+    pub missing: Vec<usize>,
+}
+
+/// What to do with one field.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Append { column: usize, value: Value },
+    Skip(Skip),
+}
+
+/// How to append one value.
+#[derive(Debug, Clone)]
+pub struct Value {
+    pub union: Union,
+    /// Why a null is refused, where it is.
+    pub refuse_null: Option<Reason>,
+    pub read: Read,
+}
+
+/// The union around a value, if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Union {
+    Never,
+    /// The value is the only branch.
+    Single,
+    NullFirst,
+    NullLast,
+}
+
+/// How to read a value that is there.
+#[derive(Debug, Clone)]
+pub enum Read {
+    Boolean,
+    Int,
+    Long,
+    IntToLong,
+    Float,
+    IntToFloat,
+    LongToFloat,
+    Double,
+    IntToDouble,
+    LongToDouble,
+    FloatToDouble,
+    /// Also for bytes that become text.
+    Text,
+    Bytes,
+    /// The symbols, by index.
+    Symbol(Vec<Box<[u8]>>),
+    Fixed(usize),
+    UuidText,
+    /// Two's complement of `size` bytes, or behind its length; magnitudes stay below `limit`.
+    Decimal {
+        size: Option<usize>,
+        limit: i128,
+    },
+    TimeMillis,
+    TimeMicros,
+    /// A timestamp, times this.
+    Scaled(i64),
+    Record(Record),
+    Array(Items),
+    Map(Items),
+}
+
+/// The items of an array or map.
+#[derive(Debug, Clone)]
+pub struct Items {
+    pub value: Box<Value>,
+    /// The least that an item takes on the wire.
+    pub bytes_min: usize,
+    /// About what an item takes in the columns.
+    pub memory: u64,
+}
+
+/// How to pass over a value.
+#[derive(Debug, Clone)]
+pub enum Skip {
+    Nothing,
+    Boolean,
+    Int,
+    Long,
+    /// This many bytes.
+    Exactly(usize),
+    Bytes,
+    Text,
+    Symbol(usize),
+    Record(Vec<Skip>),
+    Union(Vec<Skip>),
+    Array {
+        items: Box<Skip>,
+        bytes_min: usize,
+    },
+    Map {
+        values: Box<Skip>,
+        bytes_min: usize,
+    },
+}
+
+/// A table's column as a target: where it is, and what a null in it means.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    pub column: usize,
+    pub field: &'a Field,
+    /// Why a null is refused at reading; `None` in a required column refuses a nullable writer when the plan is made.
+    pub refuse_null: Option<Reason>,
+}
+
+/// The plan to append records of these fields to these columns. Fields named in `elsewhere` come from another place and are
+/// passed over.
+///
+/// # Errors
+/// The path of a field that cannot be read as its column, with both types.
+pub fn compile(fields: &[AvroField], targets: &[Target<'_>], elsewhere: &[String]) -> Result<Plan, String> {
+    let mut unknown = Vec::new();
+    let record = compile_record(fields, targets, elsewhere, "", &mut unknown)?;
+    Ok(Plan { record, names: fields.iter().map(|f| f.name.clone()).collect(), unknown })
+}
+
+/// The plan to append bare values to one column.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_single(avro: &Avro, target: &Target<'_>) -> Result<Plan, String> {
+    let mut unknown = Vec::new();
+    let value = compile_value(avro, target.field, target.refuse_null, &target.field.name, &mut unknown)?;
+    let steps = vec![Step::Append { column: target.column, value }];
+    Ok(Plan { record: Record { steps, missing: Vec::new() }, names: vec![target.field.name.clone()], unknown })
+}
+
+fn compile_record(
+    fields: &[AvroField],
+    targets: &[Target<'_>],
+    elsewhere: &[String],
+    path: &str,
+    unknown: &mut Vec<String>,
+) -> Result<Record, String> {
+    let mut steps = Vec::with_capacity(fields.len());
+    for field in fields {
+        let path = below(path, &field.name);
+        if elsewhere.contains(&field.name) {
+            steps.push(Step::Skip(skip(&field.kind)));
+        } else if let Some(target) = targets.iter().find(|t| t.field.name == field.name) {
+            let value = compile_value(&field.kind, target.field, target.refuse_null, &path, unknown)?;
+            steps.push(Step::Append { column: target.column, value });
+        } else {
+            unknown.push(path);
+            steps.push(Step::Skip(skip(&field.kind)));
+        }
+    }
+    let mut missing = Vec::new();
+    for target in targets.iter().filter(|t| !fields.iter().any(|f| f.name == t.field.name)) {
+        if target.field.required || target.refuse_null.is_some() {
+            let path = below(path, &target.field.name);
+            return Err(format!("column `{path}` is required, and the schema has no such field"));
+        }
+        missing.push(target.column);
+    }
+    Ok(Record { steps, missing })
+}
+
+fn compile_value(
+    avro: &Avro,
+    column: &Field,
+    refuse_null: Option<Reason>,
+    path: &str,
+    unknown: &mut Vec<String>,
+) -> Result<Value, String> {
+    let (union, inner) = match (avro, avro.optional()) {
+        (Avro::Union(_), None) => {
+            return Err(format!("field `{path}`: a {avro} cannot be read as the column's {}", column.kind));
+        }
+        (Avro::Union(branches), Some((inner, _))) => {
+            let union = match branches.as_slice() {
+                [_] => Union::Single,
+                [first, _] if **first == Avro::Null => Union::NullFirst,
+                _ => Union::NullLast,
+            };
+            (union, &**inner)
+        }
+        (plain, _) => (Union::Never, plain),
+    };
+    let nullable = matches!(union, Union::NullFirst | Union::NullLast);
+    if nullable && column.required && refuse_null.is_none() {
+        return Err(format!("field `{path}` may be null, and its column is required"));
+    }
+    let read = compile_read(inner, &column.kind, path, unknown)?;
+    Ok(Value { union, refuse_null, read })
+}
+
+fn compile_read(avro: &Avro, kind: &Type, path: &str, unknown: &mut Vec<String>) -> Result<Read, String> {
+    let unreadable = || Err(format!("field `{path}`: {avro} cannot be read as the column's {kind}"));
+    Ok(match (avro, kind) {
+        (Avro::Boolean, Type::Boolean) => Read::Boolean,
+        (Avro::Int, Type::Int) | (Avro::Date, Type::Date) => Read::Int,
+        (Avro::Int, Type::Long) => Read::IntToLong,
+        (Avro::Int, Type::Float) => Read::IntToFloat,
+        (Avro::Int, Type::Double) => Read::IntToDouble,
+        (Avro::Long, Type::Long) => Read::Long,
+        (Avro::Long, Type::Float) => Read::LongToFloat,
+        (Avro::Long, Type::Double) => Read::LongToDouble,
+        (Avro::Float, Type::Float) => Read::Float,
+        (Avro::Float, Type::Double) => Read::FloatToDouble,
+        (Avro::Double, Type::Double) => Read::Double,
+        (Avro::String | Avro::Bytes | Avro::UuidText, Type::String) => Read::Text,
+        (Avro::Bytes | Avro::String, Type::Binary) => Read::Bytes,
+        (Avro::Enum(symbols), Type::String) => {
+            Read::Symbol(symbols.iter().map(|s| s.as_bytes().to_vec().into_boxed_slice()).collect())
+        }
+        (Avro::Fixed(n), Type::Fixed(m)) if *n == *m as usize => Read::Fixed(*n),
+        (Avro::UuidBytes, Type::Uuid) => Read::Fixed(16),
+        (Avro::UuidText, Type::Uuid) => Read::UuidText,
+        (Avro::TimeMillis, Type::Time) => Read::TimeMillis,
+        (Avro::TimeMicros, Type::Time) => Read::TimeMicros,
+        (Avro::Timestamp { unit, utc }, Type::Timestamp { utc: zone } | Type::TimestampNanos { utc: zone })
+            if utc == zone =>
+        {
+            match (unit, kind) {
+                (Unit::Millis, Type::Timestamp { .. }) | (Unit::Micros, Type::TimestampNanos { .. }) => {
+                    Read::Scaled(1000)
+                }
+                (Unit::Millis, _) => Read::Scaled(1_000_000),
+                (Unit::Nanos, Type::Timestamp { .. }) => return unreadable(),
+                _ => Read::Long,
+            }
+        }
+        (Avro::Decimal { precision, scale, size }, Type::Decimal { precision: wide, scale: column_scale })
+            if scale == column_scale && precision <= wide && *precision <= 38 =>
+        {
+            Read::Decimal { size: *size, limit: 10i128.pow(u32::from(*precision)) }
+        }
+        (Avro::Record(fields), Type::Struct(columns)) => {
+            let target = |(column, field)| Target { column, field, refuse_null: None };
+            let targets: Vec<_> = columns.iter().enumerate().map(target).collect();
+            Read::Record(compile_record(fields, &targets, &[], path, unknown)?)
+        }
+        (Avro::Array(items), Type::List(element)) => Read::Array(compile_items(items, element, 0, path, unknown)?),
+        (Avro::Map(values), Type::Map(key, value)) if key.kind == Type::String => {
+            // Each entry also has a key of at least one byte.
+            Read::Map(compile_items(values, value, 1, path, unknown)?)
+        }
+        _ => return unreadable(),
+    })
+}
+
+fn compile_items(
+    items: &Arc<Avro>,
+    field: &Field,
+    more_bytes: usize,
+    path: &str,
+    unknown: &mut Vec<String>,
+) -> Result<Items, String> {
+    let value = compile_value(items, field, None, &below(path, &field.name), unknown)?;
+    let memory = memory_of(&field.kind).saturating_add(longest_symbols(items));
+    Ok(Items { value: Box::new(value), bytes_min: items.bytes_min().saturating_add(more_bytes), memory })
+}
+
+/// About what a value takes in columns of this type, whatever its length on the wire.
+fn memory_of(kind: &Type) -> u64 {
+    let all = |fields: &[Field]| fields.iter().map(|f| memory_of(&f.kind)).fold(1, u64::saturating_add);
+    match kind {
+        Type::Boolean => 1,
+        Type::Int | Type::Date | Type::Float => 4,
+        Type::Decimal { .. } | Type::Uuid => 16,
+        Type::Fixed(n) => u64::from(*n),
+        Type::Struct(fields) => all(fields),
+        Type::String | Type::Binary | Type::List(_) => 4,
+        Type::Map(..) => 8,
+        _ => 8,
+    }
+}
+
+/// The text that the enums of an item can add at most.
+fn longest_symbols(avro: &Avro) -> u64 {
+    match avro {
+        Avro::Enum(symbols) => symbols.iter().map(String::len).max().unwrap_or(0) as u64,
+        Avro::Record(fields) => fields.iter().map(|f| longest_symbols(&f.kind)).fold(0, u64::saturating_add),
+        Avro::Union(branches) => branches.iter().map(|b| longest_symbols(b)).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn below(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+}
+
+fn skip(avro: &Avro) -> Skip {
+    match avro {
+        Avro::Null => Skip::Nothing,
+        Avro::Boolean => Skip::Boolean,
+        Avro::Int | Avro::Date | Avro::TimeMillis => Skip::Int,
+        Avro::Long | Avro::TimeMicros | Avro::Timestamp { .. } => Skip::Long,
+        Avro::Float => Skip::Exactly(4),
+        Avro::Double => Skip::Exactly(8),
+        Avro::Fixed(n) | Avro::Decimal { size: Some(n), .. } => Skip::Exactly(*n),
+        Avro::UuidBytes => Skip::Exactly(16),
+        Avro::Duration => Skip::Exactly(12),
+        Avro::Bytes | Avro::Decimal { size: None, .. } => Skip::Bytes,
+        Avro::String | Avro::UuidText => Skip::Text,
+        Avro::Enum(symbols) => Skip::Symbol(symbols.len()),
+        Avro::Record(fields) => Skip::Record(fields.iter().map(|f| skip(&f.kind)).collect()),
+        Avro::Union(branches) => Skip::Union(branches.iter().map(|b| skip(b)).collect()),
+        Avro::Array(items) => Skip::Array { items: Box::new(skip(items)), bytes_min: items.bytes_min() },
+        Avro::Map(values) => {
+            Skip::Map { values: Box::new(skip(values)), bytes_min: values.bytes_min().saturating_add(1) }
+        }
+    }
+}

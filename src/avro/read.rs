@@ -1,0 +1,211 @@
+//! Carries out a plan: one record from a cursor into the columns.
+
+use super::bad::Reason;
+use super::columns::{Column, Data, close, fits};
+use super::cursor::{Cursor, is_utf8};
+use super::plan::{Items, Read, Record, Skip, Step, Union, Value};
+
+const DAY_MILLIS: i32 = 86_400_000;
+const DAY_MICROS: i64 = 86_400_000_000;
+
+/// Appends one record. After an error, which comes with the number of the step it stopped in, the columns have to be
+/// truncated to the row before.
+#[inline]
+pub fn append_record(record: &Record, columns: &mut [Column], cursor: &mut Cursor<'_>) -> Result<(), (Reason, usize)> {
+    for (i, step) in record.steps.iter().enumerate() {
+        let done = match step {
+            Step::Append { column, value } => match columns.get_mut(*column) {
+                Some(column) => append_flat(value, column, cursor),
+                None => Ok(()),
+            },
+            Step::Skip(skip) => pass_over(skip, cursor),
+        };
+        if let Err(reason) = done {
+            return Err((reason, i));
+        }
+    }
+    for &column in &record.missing {
+        if let Some(column) = columns.get_mut(column) {
+            column.push_null().map_err(|reason| (reason, usize::MAX))?;
+        }
+    }
+    Ok(())
+}
+
+/// The branch of the value's union: whether it is there.
+#[inline(always)]
+fn is_present(union: Union, cursor: &mut Cursor<'_>) -> Result<bool, Reason> {
+    if union == Union::Never {
+        return Ok(true);
+    }
+    match (cursor.varint()?, union) {
+        (0, Union::Single | Union::NullLast) | (2, Union::NullFirst) => Ok(true),
+        (0, Union::NullFirst) | (2, Union::NullLast) => Ok(false),
+        _ => Err(Reason::UnionBranch),
+    }
+}
+
+#[cold]
+fn null(value: &Value, column: &mut Column) -> Result<(), Reason> {
+    match value.refuse_null {
+        Some(reason) => Err(reason),
+        None => column.push_null(),
+    }
+}
+
+fn append(value: &Value, column: &mut Column, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+    append_flat(value, column, cursor)
+}
+
+/// The common types, inlined into the loop over a record's fields; the rest behind a call.
+#[inline(always)]
+fn append_flat(value: &Value, column: &mut Column, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+    if !is_present(value.union, cursor)? {
+        return null(value, column);
+    }
+    match (&value.read, &mut column.data) {
+        (Read::Long, Data::Long(v)) => v.push(cursor.long()?),
+        (Read::Int, Data::Int(v)) => v.push(cursor.int()?),
+        (Read::Double, Data::Double(v)) => v.push(cursor.double()?),
+        (Read::Text, Data::Bytes(v)) => v.push(cursor.text()?)?,
+        (Read::Symbol(symbols), Data::Bytes(v)) => v.push(&symbols[cursor.index(symbols.len(), Reason::EnumIndex)?])?,
+        (Read::Scaled(factor), Data::Long(v)) => {
+            v.push(cursor.long()?.checked_mul(*factor).ok_or(Reason::OutOfRange)?);
+        }
+        _ => append_other(&value.read, column, cursor)?,
+    }
+    column.present();
+    Ok(())
+}
+
+#[inline(never)]
+fn append_other(read: &Read, column: &mut Column, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+    match (read, &mut column.data) {
+        (Read::Boolean, Data::Boolean(v)) => v.append(cursor.boolean()?),
+        (Read::IntToLong, Data::Long(v)) => v.push(i64::from(cursor.int()?)),
+        (Read::Float, Data::Float(v)) => v.push(cursor.float()?),
+        (Read::IntToFloat, Data::Float(v)) => v.push(cursor.int()? as f32),
+        (Read::LongToFloat, Data::Float(v)) => v.push(cursor.long()? as f32),
+        (Read::IntToDouble, Data::Double(v)) => v.push(f64::from(cursor.int()?)),
+        (Read::LongToDouble, Data::Double(v)) => v.push(cursor.long()? as f64),
+        (Read::FloatToDouble, Data::Double(v)) => v.push(f64::from(cursor.float()?)),
+        (Read::Bytes, Data::Bytes(v)) => v.push(cursor.bytes()?)?,
+        (Read::Fixed(n), Data::Fixed { bytes, .. }) => {
+            fits(bytes.len() + n)?;
+            bytes.extend_from_slice(cursor.take(*n)?);
+        }
+        (Read::UuidText, Data::Fixed { bytes, .. }) => bytes.extend_from_slice(&uuid(cursor.bytes()?)?),
+        (Read::Decimal { size, limit }, Data::Decimal(v)) => {
+            let bytes = match size {
+                Some(n) => cursor.take(*n)?,
+                None => cursor.bytes()?,
+            };
+            v.push(decimal(bytes, *limit)?);
+        }
+        (Read::TimeMillis, Data::Long(v)) => match cursor.int()? {
+            time @ 0..DAY_MILLIS => v.push(i64::from(time) * 1000),
+            _ => return Err(Reason::OutOfRange),
+        },
+        (Read::TimeMicros, Data::Long(v)) => match cursor.long()? {
+            time @ 0..DAY_MICROS => v.push(time),
+            _ => return Err(Reason::OutOfRange),
+        },
+        (Read::Record(record), Data::Struct { fields, len }) => {
+            append_record(record, fields, cursor).map_err(|(reason, _)| reason)?;
+            *len += 1;
+        }
+        (Read::Array(items), Data::List { offsets, element }) => {
+            each_item(items, cursor, |cursor| append(&items.value, element, cursor))?;
+            close(offsets, element.len())?;
+        }
+        (Read::Map(items), Data::Map { offsets, key, value }) => {
+            each_item(items, cursor, |cursor| {
+                if let Data::Bytes(keys) = &mut key.data {
+                    keys.push(cursor.text()?)?;
+                }
+                append(&items.value, value, cursor)
+            })?;
+            close(offsets, key.len())?;
+        }
+        // A plan is compiled against the very fields that the columns are made of.
+        _ => debug_assert!(false, "{read:?} does not fit its column"),
+    }
+    Ok(())
+}
+
+fn each_item<'a>(
+    items: &Items,
+    cursor: &mut Cursor<'a>,
+    mut item: impl FnMut(&mut Cursor<'a>) -> Result<(), Reason>,
+) -> Result<(), Reason> {
+    loop {
+        let count = cursor.block(items.bytes_min)?;
+        if count == 0 {
+            return Ok(());
+        }
+        cursor.spend(count, items.memory)?;
+        for _ in 0..count {
+            item(cursor)?;
+        }
+    }
+}
+
+/// The 16 bytes of a UUID's text, in any of the forms of RFC 9562.
+pub fn uuid(text: &[u8]) -> Result<[u8; 16], Reason> {
+    uuid::Uuid::try_parse_ascii(text).map(uuid::Uuid::into_bytes).map_err(|_| Reason::BadUuid)
+}
+
+/// Big-endian two's complement of any length.
+fn decimal(bytes: &[u8], limit: i128) -> Result<i128, Reason> {
+    let Some(first) = bytes.first() else { return Err(Reason::BadLength) };
+    let sign = if first & 0x80 == 0 { 0x00 } else { 0xff };
+    let (more, low) = bytes.split_at(bytes.len().saturating_sub(16));
+    if more.iter().any(|b| *b != sign) {
+        return Err(Reason::DecimalPrecision);
+    }
+    let mut wide = [sign; 16];
+    wide[16 - low.len()..].copy_from_slice(low);
+    let value = i128::from_be_bytes(wide);
+    // Cut to sixteen bytes, a longer number may have lost its sign.
+    let kept_sign = (value < 0) == (sign == 0xff);
+    if kept_sign && value < limit && value > -limit { Ok(value) } else { Err(Reason::DecimalPrecision) }
+}
+
+/// Passes over a value, checking that it is well encoded.
+fn pass_over(skip: &Skip, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+    match skip {
+        Skip::Nothing => {}
+        Skip::Boolean => drop(cursor.boolean()?),
+        Skip::Int => drop(cursor.int()?),
+        Skip::Long => drop(cursor.long()?),
+        Skip::Exactly(n) => drop(cursor.take(*n)?),
+        Skip::Bytes => drop(cursor.bytes()?),
+        Skip::Text => {
+            let bytes = cursor.bytes()?;
+            if !is_utf8(bytes) {
+                return Err(Reason::InvalidUtf8);
+            }
+        }
+        Skip::Symbol(len) => drop(cursor.index(*len, Reason::EnumIndex)?),
+        Skip::Record(fields) => fields.iter().try_for_each(|f| pass_over(f, cursor))?,
+        Skip::Union(branches) => pass_over(&branches[cursor.index(branches.len(), Reason::UnionBranch)?], cursor)?,
+        Skip::Array { items, bytes_min } => loop {
+            match (cursor.block(*bytes_min)?, *bytes_min) {
+                (0, _) => break,
+                // Nothing to pass over, however many there are.
+                (_, 0) => {}
+                (count, _) => (0..count).try_for_each(|_| pass_over(items, cursor))?,
+            }
+        },
+        Skip::Map { values, bytes_min } => loop {
+            match cursor.block(*bytes_min)? {
+                0 => break,
+                count => (0..count).try_for_each(|_| {
+                    cursor.text()?;
+                    pass_over(values, cursor)
+                })?,
+            }
+        },
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! Avro schema → table columns.
+
+use std::sync::Arc;
+
+use super::shape::{DeleteBy, EventShape, Mode};
+use super::writer_schema::{self, Avro, AvroField, Unit};
+use crate::core::schema::{Field, TableSchema, Type};
+use crate::{Error, Result};
+
+/// The most bytes that a fixed column may have: a null in it takes as many.
+const FIXED_BYTES_MAX: usize = 1 << 20;
+
+/// The columns of a table for events of these Avro schemas, numbered: the value's fields in order, then the record key's
+/// fields that the value does not have (where the key is the record key's), then the lineage column. Key columns are
+/// required; where the record key gives them, they have its types.
+///
+/// # Errors
+/// [`Error::Decision`] names the field for which there is no column type, or the setting that names no field.
+pub fn table_schema(value: &str, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
+    let record = parse_record(value, "value")?;
+    let mut columns =
+        record_columns(&record, format_version).map_err(|e| Error::Decision(format!("value schema: {e}")))?;
+    let mut key_names = Vec::new();
+    if shape.keyed_by_record() {
+        let key = key.ok_or_else(|| {
+            Error::Decision(
+                "the record key has no schema, so its fields cannot be the primary key: name the columns under `key`"
+                    .into(),
+            )
+        })?;
+        let key = parse_record(key, "key")?;
+        let fields = record_columns(&key, format_version).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
+        for field in fields {
+            key_names.push(field.name.clone());
+            match columns.iter_mut().find(|c| c.name == field.name) {
+                Some(column) => column.kind = field.kind,
+                None => columns.push(field),
+            }
+        }
+    } else if shape.mode == Mode::Upsert {
+        key_names = shape.key.clone().unwrap_or_default();
+    }
+    require_keys(&mut columns, &key_names)?;
+    check_settings(&columns, shape)?;
+    if let Some(name) = &shape.lineage {
+        if columns.iter().any(|c| c.name.eq_ignore_ascii_case(name)) {
+            return Err(Error::Decision(format!(
+                "the value has a field `{name}`, which is the name of the lineage column: set `lineage` to another name"
+            )));
+        }
+        columns.push(lineage_column(name));
+    }
+    let mut table = TableSchema { fields: columns, key: key_names };
+    table.number();
+    Ok(table)
+}
+
+/// The lineage column. It is optional, because rows of foreign writers have none; in a row of ours only the timestamp may
+/// be unknown.
+pub fn lineage_column(name: &str) -> Field {
+    let fields = vec![
+        Field::new("topic", Type::String, true),
+        Field::new("partition", Type::Int, true),
+        Field::new("offset", Type::Long, true),
+        Field::new("timestamp", Type::Timestamp { utc: true }, false),
+    ];
+    let mut column = Field::new(name, Type::Struct(fields), false);
+    column.doc = Some("where in Kafka the row's last event was".into());
+    column
+}
+
+fn parse_record(text: &str, half: &str) -> Result<Vec<AvroField>> {
+    let parsed = writer_schema::parse(text).map_err(|e| Error::Decision(format!("{half} schema: {e}")))?;
+    match Arc::unwrap_or_clone(parsed) {
+        Avro::Record(fields) => Ok(fields),
+        other => Err(Error::Decision(format!("{half} schema: a record is needed, this is {other}"))),
+    }
+}
+
+fn require_keys(columns: &mut [Field], key: &[String]) -> Result<()> {
+    for (i, name) in key.iter().enumerate() {
+        if key[..i].contains(name) {
+            return Err(Error::Decision(format!("`key` names the column `{name}` twice")));
+        }
+        let names = columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
+        let column = columns.iter_mut().find(|c| c.name == *name);
+        let column = column.ok_or_else(|| {
+            Error::Decision(format!("`key` names `{name}`, which the value does not have; its fields are {names}"))
+        })?;
+        check_key(column)?;
+        column.required = true;
+    }
+    Ok(())
+}
+
+pub fn check_key(column: &Field) -> Result<()> {
+    match column.kind {
+        Type::Float | Type::Double | Type::Struct(_) | Type::List(_) | Type::Map(..) => Err(Error::Decision(format!(
+            "column `{}` of type {} cannot be part of a key: use an integer, string, uuid, decimal, date, time, timestamp, \
+             fixed or binary column",
+            column.name, column.kind
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that `order_by` and `delete` name columns of types that they can use.
+pub fn check_settings(columns: &[Field], shape: &EventShape) -> Result<()> {
+    if shape.mode == Mode::Append {
+        return Ok(());
+    }
+    let find = |setting: &str, name: &str| {
+        let column = columns.iter().find(|c| c.name == name);
+        column.ok_or_else(|| Error::Decision(format!("`{setting}` names `{name}`, which is not a column of the table")))
+    };
+    if let Some(name) = &shape.order_by {
+        let column = find("order_by", name)?;
+        if !super::order::orderable(&column.kind) {
+            return Err(Error::Decision(format!(
+                "`order_by` names `{name}` of type {}: use an integer, float, date, time, timestamp or decimal of at most \
+                 18 digits",
+                column.kind
+            )));
+        }
+    }
+    if let DeleteBy::Field { field, .. } = &shape.delete {
+        let column = find("delete.field", field)?;
+        if !matches!(column.kind, Type::String | Type::Int | Type::Long | Type::Boolean) {
+            return Err(Error::Decision(format!(
+                "`delete.field` names `{field}` of type {}: use a string, enum, integer or boolean",
+                column.kind
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn record_columns(fields: &[AvroField], format_version: u8) -> Result<Vec<Field>, String> {
+    fields
+        .iter()
+        .map(|field| {
+            let (kind, required) =
+                column_type(&field.kind, format_version).map_err(|(path, what)| match path.as_str() {
+                    "" => format!("field `{}`: {what}", field.name),
+                    path => format!("field `{}.{path}`: {what}", field.name),
+                })?;
+            Ok(Field { doc: field.doc.clone(), ..Field::new(&field.name, kind, required) })
+        })
+        .collect()
+}
+
+/// A path below a field, and what is wrong there.
+type Fault = (String, String);
+
+fn below(name: &str) -> impl Fn(Fault) -> Fault + '_ {
+    move |(path, what)| (if path.is_empty() { name.to_string() } else { format!("{name}.{path}") }, what)
+}
+
+/// The column type of an Avro type, and whether it is never null.
+fn column_type(avro: &Avro, version: u8) -> Result<(Type, bool), Fault> {
+    let fault = |what: String| Err((String::new(), what));
+    let kind = match avro {
+        Avro::Union(_) => match avro.optional() {
+            Some((inner, nullable)) => {
+                let (kind, _) = column_type(inner, version)?;
+                return Ok((kind, !nullable));
+            }
+            None => {
+                return fault(format!("a {avro} has no column type yet, only a union of null and one other type has"));
+            }
+        },
+        Avro::Null => return fault("a type that is only null has no column type".into()),
+        Avro::Duration => return fault("a duration has no column type yet".into()),
+        Avro::Boolean => Type::Boolean,
+        Avro::Int => Type::Int,
+        Avro::Long => Type::Long,
+        Avro::Float => Type::Float,
+        Avro::Double => Type::Double,
+        Avro::Bytes => Type::Binary,
+        Avro::String | Avro::Enum(_) => Type::String,
+        Avro::Fixed(n) if (1..=FIXED_BYTES_MAX).contains(n) => Type::Fixed(*n as u32),
+        Avro::Fixed(n) => return fault(format!("a fixed of {n} bytes has no column type (1 to {FIXED_BYTES_MAX} do)")),
+        Avro::Decimal { precision, scale, .. } if *precision <= 38 => {
+            Type::Decimal { precision: *precision, scale: *scale }
+        }
+        Avro::Decimal { .. } => return fault(format!("{avro} has more than the 38 digits of a column")),
+        Avro::UuidText | Avro::UuidBytes => Type::Uuid,
+        Avro::Date => Type::Date,
+        Avro::TimeMillis | Avro::TimeMicros => Type::Time,
+        Avro::Timestamp { unit: Unit::Nanos, utc } if version >= 3 => Type::TimestampNanos { utc: *utc },
+        Avro::Timestamp { unit: Unit::Nanos, .. } => {
+            return fault(format!("{avro} needs a table of format version 3, this one has {version}"));
+        }
+        Avro::Timestamp { utc, .. } => Type::Timestamp { utc: *utc },
+        Avro::Record(fields) if fields.is_empty() => return fault("a record without fields has no column type".into()),
+        Avro::Record(fields) => {
+            let fields = fields.iter().map(|field| {
+                let (kind, required) = column_type(&field.kind, version).map_err(below(&field.name))?;
+                Ok(Field { doc: field.doc.clone(), ..Field::new(&field.name, kind, required) })
+            });
+            Type::Struct(fields.collect::<Result<_, Fault>>()?)
+        }
+        Avro::Array(items) => {
+            let (kind, required) = column_type(items, version).map_err(below("element"))?;
+            Type::List(Box::new(Field::new("element", kind, required)))
+        }
+        Avro::Map(values) => {
+            let (kind, required) = column_type(values, version).map_err(below("value"))?;
+            let key = Field::new("key", Type::String, true);
+            Type::Map(Box::new(key), Box::new(Field::new("value", kind, required)))
+        }
+    };
+    Ok((kind, true))
+}

@@ -1,0 +1,384 @@
+//! Avro schema texts, parsed into the types that a decoding plan is compiled from.
+//!
+//! The Avro crate's parser is not used here, because it forgets what a plan needs: whether a uuid is text or 16 bytes, and
+//! the logical type of a named type where it is mentioned again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+/// How long a schema text may be.
+pub const SCHEMA_BYTES_MAX: usize = 4 << 20;
+/// How deeply types may be nested.
+const DEPTH_MAX: usize = 64;
+/// How many types a schema may have when every mention of a named type is written out.
+const TYPES_MAX: usize = 20_000;
+
+/// The unit of a timestamp on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    Millis,
+    Micros,
+    Nanos,
+}
+
+/// An Avro type with its logical type; mentions of named types are shared, and none refers to itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Avro {
+    Null,
+    Boolean,
+    Int,
+    Long,
+    Float,
+    Double,
+    Bytes,
+    String,
+    Fixed(usize),
+    Enum(Vec<String>),
+    Array(Arc<Avro>),
+    Map(Arc<Avro>),
+    Record(Vec<AvroField>),
+    Union(Vec<Arc<Avro>>),
+    /// `size` is that of the fixed it annotates; `None` for bytes.
+    Decimal {
+        precision: u8,
+        scale: u8,
+        size: Option<usize>,
+    },
+    UuidText,
+    UuidBytes,
+    Date,
+    TimeMillis,
+    TimeMicros,
+    Timestamp {
+        unit: Unit,
+        utc: bool,
+    },
+    Duration,
+}
+
+/// A field of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AvroField {
+    pub name: String,
+    pub kind: Arc<Avro>,
+    pub doc: Option<String>,
+}
+
+impl Avro {
+    /// The non-null branch of a union of null and one other type, or of a union of one type.
+    pub fn optional(&self) -> Option<(&Arc<Avro>, bool)> {
+        let Avro::Union(branches) = self else { return None };
+        match branches.as_slice() {
+            [one] if **one != Avro::Null => Some((one, false)),
+            [a, b] if **a == Avro::Null && **b != Avro::Null => Some((b, true)),
+            [a, b] if **b == Avro::Null && **a != Avro::Null => Some((a, true)),
+            _ => None,
+        }
+    }
+
+    /// The least number of bytes that a value takes on the wire.
+    pub fn bytes_min(&self) -> usize {
+        match self {
+            Avro::Null => 0,
+            Avro::Float => 4,
+            Avro::Double => 8,
+            Avro::Fixed(n) | Avro::Decimal { size: Some(n), .. } => *n,
+            Avro::UuidBytes => 16,
+            Avro::Duration => 12,
+            Avro::Record(fields) => fields.iter().map(|f| f.kind.bytes_min()).fold(0, usize::saturating_add),
+            Avro::Union(branches) => 1usize.saturating_add(branches.iter().map(|b| b.bytes_min()).min().unwrap_or(0)),
+            _ => 1,
+        }
+    }
+}
+
+impl std::fmt::Display for Avro {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stamp = |unit: &Unit| match unit {
+            Unit::Millis => "millis",
+            Unit::Micros => "micros",
+            Unit::Nanos => "nanos",
+        };
+        match self {
+            Avro::Null => f.write_str("null"),
+            Avro::Boolean => f.write_str("boolean"),
+            Avro::Int => f.write_str("int"),
+            Avro::Long => f.write_str("long"),
+            Avro::Float => f.write_str("float"),
+            Avro::Double => f.write_str("double"),
+            Avro::Bytes => f.write_str("bytes"),
+            Avro::String => f.write_str("string"),
+            Avro::Fixed(n) => write!(f, "fixed({n})"),
+            Avro::Enum(_) => f.write_str("enum"),
+            Avro::Array(_) => f.write_str("array"),
+            Avro::Map(_) => f.write_str("map"),
+            Avro::Record(_) => f.write_str("record"),
+            Avro::Union(branches) => {
+                f.write_str("union of ")?;
+                branches.iter().enumerate().try_for_each(|(i, branch)| {
+                    let comma = if i == 0 { "" } else { ", " };
+                    write!(f, "{comma}{branch}")
+                })
+            }
+            Avro::Decimal { precision, scale, .. } => write!(f, "decimal({precision}, {scale})"),
+            Avro::UuidText | Avro::UuidBytes => f.write_str("uuid"),
+            Avro::Date => f.write_str("date"),
+            Avro::TimeMillis => f.write_str("time-millis"),
+            Avro::TimeMicros => f.write_str("time-micros"),
+            Avro::Timestamp { unit, utc: true } => write!(f, "timestamp-{}", stamp(unit)),
+            Avro::Timestamp { unit, utc: false } => write!(f, "local-timestamp-{}", stamp(unit)),
+            Avro::Duration => f.write_str("duration"),
+        }
+    }
+}
+
+/// Parses a schema text.
+///
+/// # Errors
+/// The text is not JSON or not an Avro schema, a type contains itself, or the schema is beyond the limits of this module;
+/// the message says where.
+pub fn parse(text: &str) -> Result<Arc<Avro>, String> {
+    if text.len() > SCHEMA_BYTES_MAX {
+        return Err(format!("the schema has {} bytes, the limit is {SCHEMA_BYTES_MAX}", text.len()));
+    }
+    let json: Value = serde_json::from_str(text).map_err(|e| format!("the schema is not json: {e}"))?;
+    let sized = Parser { named: HashMap::new() }.any(&json, &At { path: "", namespace: "", depth: 0 })?;
+    Ok(sized.kind)
+}
+
+/// A parsed type with what it adds to the limits.
+#[derive(Clone)]
+struct Sized {
+    kind: Arc<Avro>,
+    types: usize,
+    depth: usize,
+}
+
+impl Sized {
+    fn leaf(kind: Avro) -> Sized {
+        Sized { kind: Arc::new(kind), types: 1, depth: 1 }
+    }
+}
+
+/// Where the parser is.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    path: &'a str,
+    namespace: &'a str,
+    depth: usize,
+}
+
+impl At<'_> {
+    fn fault(&self, what: impl std::fmt::Display) -> String {
+        if self.path.is_empty() { what.to_string() } else { format!("{}: {what}", self.path) }
+    }
+
+    fn below(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) }
+    }
+}
+
+/// A type contains itself while its name is here without a type.
+struct Parser {
+    named: HashMap<String, Option<Sized>>,
+}
+
+impl Parser {
+    fn any(&mut self, json: &Value, at: &At<'_>) -> Result<Sized, String> {
+        if at.depth > DEPTH_MAX {
+            return Err(at.fault(format!("types are nested more than {DEPTH_MAX} deep")));
+        }
+        match json {
+            Value::String(name) => self.mention(name, at),
+            Value::Array(branches) => self.union(branches, at),
+            Value::Object(object) => self.object(object, at),
+            _ => Err(at.fault("not an avro type")),
+        }
+    }
+
+    fn mention(&self, name: &str, at: &At<'_>) -> Result<Sized, String> {
+        let kind = match name {
+            "null" => Avro::Null,
+            "boolean" => Avro::Boolean,
+            "int" => Avro::Int,
+            "long" => Avro::Long,
+            "float" => Avro::Float,
+            "double" => Avro::Double,
+            "bytes" => Avro::Bytes,
+            "string" => Avro::String,
+            _ => {
+                let full = full_name(name, at.namespace);
+                return match self.named.get(&full).or_else(|| self.named.get(name)) {
+                    Some(Some(known)) => Ok(known.clone()),
+                    Some(None) => Err(at.fault(format!(
+                        "type `{full}` contains itself, which has no table column (recursive types are not supported yet)"
+                    ))),
+                    None => Err(at.fault(format!("unknown type `{name}`"))),
+                };
+            }
+        };
+        Ok(Sized::leaf(kind))
+    }
+
+    fn union(&mut self, branches: &[Value], at: &At<'_>) -> Result<Sized, String> {
+        if branches.is_empty() {
+            return Err(at.fault("a union without branches"));
+        }
+        let inner = At { depth: at.depth + 1, ..*at };
+        let mut parsed = Vec::with_capacity(branches.len());
+        for branch in branches {
+            let branch = self.any(branch, &inner)?;
+            if matches!(*branch.kind, Avro::Union(_)) {
+                return Err(at.fault("a union directly inside a union"));
+            }
+            parsed.push(branch);
+        }
+        let (types, depth) = sum(&parsed, at)?;
+        Ok(Sized { kind: Arc::new(Avro::Union(parsed.into_iter().map(|b| b.kind).collect())), types, depth })
+    }
+
+    fn object(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
+        let kind = object.get("type").ok_or_else(|| at.fault("a type without `type`"))?;
+        match kind.as_str() {
+            Some("record" | "error") => self.record(object, at),
+            Some("enum") => self.enumeration(object, at),
+            Some("fixed") => self.fixed(object, at),
+            Some("array") => self.collection(object, "items", Avro::Array, at),
+            Some("map") => self.collection(object, "values", Avro::Map, at),
+            _ => {
+                let inner = self.any(kind, &At { depth: at.depth + 1, ..*at })?;
+                Ok(match logical(object, &inner.kind) {
+                    Some(kind) => Sized::leaf(kind),
+                    None => inner,
+                })
+            }
+        }
+    }
+
+    fn collection(
+        &mut self,
+        object: &Map<String, Value>,
+        of: &str,
+        make: fn(Arc<Avro>) -> Avro,
+        at: &At<'_>,
+    ) -> Result<Sized, String> {
+        let items = object.get(of).ok_or_else(|| at.fault(format!("no `{of}`")))?;
+        let path = at.below(if of == "items" { "element" } else { "value" });
+        let items = self.any(items, &At { path: &path, depth: at.depth + 1, ..*at })?;
+        let (types, depth) = sum(std::slice::from_ref(&items), at)?;
+        Ok(Sized { kind: Arc::new(make(items.kind)), types, depth })
+    }
+
+    fn record(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
+        let (full, namespace) = self.declare(object, at)?;
+        let fields =
+            object.get("fields").and_then(Value::as_array).ok_or_else(|| at.fault("a record without fields"))?;
+        let mut parsed = Vec::with_capacity(fields.len());
+        let mut sizes = Vec::with_capacity(fields.len());
+        let mut names = std::collections::HashSet::new();
+        for field in fields {
+            let name = field.get("name").and_then(Value::as_str).ok_or_else(|| at.fault("a field without a name"))?;
+            if !names.insert(name) {
+                return Err(at.fault(format!("two fields are named `{name}`")));
+            }
+            let path = at.below(name);
+            let inner = At { path: &path, namespace: &namespace, depth: at.depth + 1 };
+            let kind = field.get("type").ok_or_else(|| inner.fault("a field without a type"))?;
+            let sized = self.any(kind, &inner)?;
+            // Some producers write the logical type beside the field's type instead of inside it. Like every other
+            // implementation, take the field for what its type says.
+            let doc = field.get("doc").and_then(Value::as_str).map(str::to_string);
+            parsed.push(AvroField { name: name.to_string(), kind: sized.kind.clone(), doc });
+            sizes.push(sized);
+        }
+        let (types, depth) = sum(&sizes, at)?;
+        let sized = Sized { kind: Arc::new(Avro::Record(parsed)), types, depth };
+        self.named.insert(full, Some(sized.clone()));
+        Ok(sized)
+    }
+
+    fn enumeration(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
+        let (full, _) = self.declare(object, at)?;
+        let symbols =
+            object.get("symbols").and_then(Value::as_array).ok_or_else(|| at.fault("an enum without symbols"))?;
+        let symbols = symbols.iter().map(|s| s.as_str().map(str::to_string)).collect::<Option<Vec<_>>>();
+        let symbols = symbols.ok_or_else(|| at.fault("an enum symbol that is not text"))?;
+        let sized = Sized::leaf(Avro::Enum(symbols));
+        self.named.insert(full, Some(sized.clone()));
+        Ok(sized)
+    }
+
+    fn fixed(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
+        let (full, _) = self.declare(object, at)?;
+        let size = object.get("size").and_then(Value::as_u64).ok_or_else(|| at.fault("a fixed without a size"))?;
+        let size = i32::try_from(size).map_err(|_| at.fault(format!("a fixed of {size} bytes")))? as usize;
+        let plain = Avro::Fixed(size);
+        let sized = Sized::leaf(logical(object, &plain).unwrap_or(plain));
+        self.named.insert(full, Some(sized.clone()));
+        Ok(sized)
+    }
+
+    /// Opens a named type; its full name and the namespace of what is inside.
+    fn declare(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<(String, String), String> {
+        let name = object.get("name").and_then(Value::as_str).ok_or_else(|| at.fault("a named type without a name"))?;
+        let namespace = object.get("namespace").and_then(Value::as_str).unwrap_or(at.namespace);
+        let full = full_name(name, namespace);
+        if self.named.contains_key(&full) {
+            return Err(at.fault(format!("type `{full}` is defined twice")));
+        }
+        let namespace = full.rsplit_once('.').map(|(namespace, _)| namespace.to_string()).unwrap_or_default();
+        self.named.insert(full.clone(), None);
+        Ok((full, namespace))
+    }
+}
+
+fn full_name(name: &str, namespace: &str) -> String {
+    if name.contains('.') || namespace.is_empty() { name.to_string() } else { format!("{namespace}.{name}") }
+}
+
+fn sum(parts: &[Sized], at: &At<'_>) -> Result<(usize, usize), String> {
+    let types = parts.iter().map(|p| p.types).fold(1, usize::saturating_add);
+    let depth = parts.iter().map(|p| p.depth).max().unwrap_or(0) + 1;
+    if types > TYPES_MAX {
+        return Err(at.fault(format!("written out the schema has more than {TYPES_MAX} types")));
+    }
+    if depth > DEPTH_MAX {
+        return Err(at.fault(format!("types are nested more than {DEPTH_MAX} deep")));
+    }
+    Ok((types, depth))
+}
+
+/// The logical type of `object` over `plain`. One that is unknown or does not fit its type is ignored, as the Avro
+/// specification asks.
+fn logical(object: &Map<String, Value>, plain: &Avro) -> Option<Avro> {
+    let name = object.get("logicalType")?.as_str()?;
+    let stamp = |unit, utc| Some(Avro::Timestamp { unit, utc });
+    match (name, plain) {
+        ("decimal", Avro::Bytes) => decimal(object, None),
+        ("decimal", Avro::Fixed(n)) => decimal(object, Some(*n)),
+        ("uuid", Avro::String) => Some(Avro::UuidText),
+        ("uuid", Avro::Fixed(16)) => Some(Avro::UuidBytes),
+        ("date", Avro::Int) => Some(Avro::Date),
+        ("time-millis", Avro::Int) => Some(Avro::TimeMillis),
+        ("time-micros", Avro::Long) => Some(Avro::TimeMicros),
+        ("timestamp-millis", Avro::Long) => stamp(Unit::Millis, true),
+        ("timestamp-micros", Avro::Long) => stamp(Unit::Micros, true),
+        ("timestamp-nanos", Avro::Long) => stamp(Unit::Nanos, true),
+        ("local-timestamp-millis", Avro::Long) => stamp(Unit::Millis, false),
+        ("local-timestamp-micros", Avro::Long) => stamp(Unit::Micros, false),
+        ("local-timestamp-nanos", Avro::Long) => stamp(Unit::Nanos, false),
+        ("duration", Avro::Fixed(12)) => Some(Avro::Duration),
+        _ => None,
+    }
+}
+
+fn decimal(object: &Map<String, Value>, size: Option<usize>) -> Option<Avro> {
+    let precision = u8::try_from(object.get("precision")?.as_u64()?).ok()?;
+    let scale = match object.get("scale") {
+        Some(scale) => u8::try_from(scale.as_u64()?).ok()?,
+        None => 0,
+    };
+    (precision > 0 && scale <= precision).then_some(Avro::Decimal { precision, scale, size })
+}
