@@ -24,6 +24,9 @@ fn config(broker: &Broker) -> ClientConfig {
 fn consumer(broker: &Broker, group: &str) -> BaseConsumer {
     let mut config = config(broker);
     config.set("group.id", group).set("auto.offset.reset", "earliest").set("enable.partition.eof", "true");
+    // The answer to an automatic commit may come through the batch call, which ends the process at its sight
+    // (`unhandled optype`).
+    config.set("enable.auto.commit", "false");
     config.create().unwrap()
 }
 

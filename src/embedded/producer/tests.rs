@@ -8,6 +8,9 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use super::super::Broker;
 use super::*;
 
+/// The partition and the values, in order, of each key.
+type ByKey = HashMap<Vec<u8>, (i32, Vec<Option<Vec<u8>>>)>;
+
 fn broker(partitions: i32) -> Broker {
     Broker::start(&[("market".into(), partitions)]).unwrap()
 }
@@ -40,14 +43,14 @@ fn a_reader_gets_all_events_with_each_key_on_one_partition_and_in_order() {
     assert!(produced.tombstones > 700 && !produced.stopped, "{produced:?}");
 
     let consumer = reader(&broker, 4);
-    let mut by_key: HashMap<Vec<u8>, (i32, Vec<Option<Vec<u8>>>)> = HashMap::new();
+    let mut by_key: ByKey = HashMap::new();
     for _ in 0..EVENTS {
         let record = consumer.poll(Duration::from_secs(10)).unwrap().unwrap();
         let (partition, values) = by_key.entry(record.key().unwrap().to_vec()).or_insert((record.partition(), vec![]));
         assert_eq!(*partition, record.partition());
         values.push(record.payload().map(<[u8]>::to_vec));
     }
-    let mut expected: HashMap<Vec<u8>, (i32, Vec<Option<Vec<u8>>>)> = HashMap::new();
+    let mut expected: ByKey = HashMap::new();
     let mut again = Market::new(1, 500, 0.05);
     for _ in 0..EVENTS {
         let event = again.next_event();

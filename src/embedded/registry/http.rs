@@ -228,7 +228,7 @@ async fn schema_by_id(State(store): State<Shared>, Path(id): Path<String>) -> Re
 }
 
 async fn schema_text_by_id(State(store): State<Shared>, Path(id): Path<String>) -> Result<Response, Problem> {
-    Ok(text(&*lock(&store).by_id(schema_id(&id)?)?))
+    Ok(text(&lock(&store).by_id(schema_id(&id)?)?))
 }
 
 async fn schema_subjects(State(store): State<Shared>, Path(id): Path<String>, options: Options) -> Reply {
