@@ -4,12 +4,13 @@
 //! [`embedded`]) to the pure [`core`], and nothing in the core names an edge. `docs/architecture.md` has the map,
 //! the vocabulary and the invariants.
 
-pub mod commands;
 pub mod avro;
+pub mod commands;
 pub mod core;
 pub mod embedded;
 pub mod error;
 pub mod files;
+pub mod service;
 pub mod settings;
 pub mod source;
 pub mod table;

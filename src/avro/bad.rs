@@ -94,7 +94,7 @@ impl Reason {
 }
 
 /// Which half of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Half {
     /// The record key.
     Key,

@@ -1,0 +1,325 @@
+//! From the poll thread to the writers: records become chunks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use tokio::sync::mpsc;
+
+use crate::avro::{Decoder, Half, Pushed};
+use crate::core::change::{Chunk, Run};
+use crate::core::offsets::{Epoch, PartitionId};
+use crate::error::Error;
+use crate::settings::OnBadRecord;
+use crate::source::{Flow, Handler, Message, TopicPartition};
+
+/// A chunk is passed on when it holds this many events…
+const CHUNK_EVENTS: usize = 65_536;
+/// …or this many bytes…
+const CHUNK_BYTES: usize = 32 << 20;
+/// …or when its first event has waited this long.
+const CHUNK_WAIT: Duration = Duration::from_millis(100);
+/// How long a schema id that the registry does not know counts as unknown before it is asked for again.
+const UNKNOWN_SCHEMA: Duration = Duration::from_secs(10);
+/// Rejected records are logged one by one up to this many a second.
+const BAD_LOGGED_PER_SECOND: u32 = 10;
+
+/// What the intake tells its pipeline.
+#[derive(Debug)]
+pub(super) enum FromIntake {
+    /// Decoded events, or positions alone.
+    Chunk(Arc<Chunk<RecordBatch>>),
+    /// A record names this schema, and the decoder does not have it.
+    NeedsSchema { id: u32, of: Half },
+    /// A record was rejected and the pipeline is to stop there.
+    Fatal(Error),
+}
+
+/// What became of a schema that was asked for.
+#[derive(Debug)]
+pub(super) enum SchemaAnswer {
+    /// Its text.
+    Found(String),
+    /// The registry does not have it: records that name it are bad.
+    Unknown(String),
+}
+
+/// Topic id by name, kept current by the pipeline.
+pub(super) type TopicIds = Arc<std::sync::Mutex<BTreeMap<Arc<str>, Arc<str>>>>;
+
+/// How many records were rejected, by reason; read by the pipeline for its report.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Rejected {
+    pub(super) by_reason: BTreeMap<&'static str, u64>,
+}
+
+/// Decodes on the poll thread. It never blocks: what it cannot take now it refuses, and is shown again.
+pub(super) struct Intake {
+    decoder: Decoder,
+    topics: TopicIds,
+    /// Partition identity by the source's slot number.
+    slots: Vec<Option<PartitionId>>,
+    runs: Vec<Run>,
+    since: Option<Instant>,
+    /// Cut and not passed on yet.
+    ready: Option<FromIntake>,
+    out: mpsc::Sender<FromIntake>,
+    answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
+    asked: Option<(u32, Half)>,
+    unknown: HashMap<(u32, Half), (Instant, String)>,
+    on_bad_record: OnBadRecord,
+    stopped: bool,
+    logged: (Instant, u32),
+    rejected: Arc<std::sync::Mutex<Rejected>>,
+}
+
+impl Intake {
+    pub(super) fn new(
+        decoder: Decoder,
+        topics: TopicIds,
+        out: mpsc::Sender<FromIntake>,
+        answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
+        on_bad_record: OnBadRecord,
+        rejected: Arc<std::sync::Mutex<Rejected>>,
+    ) -> Self {
+        Intake {
+            decoder,
+            topics,
+            slots: Vec::new(),
+            runs: Vec::new(),
+            since: None,
+            ready: None,
+            out,
+            answers,
+            asked: None,
+            unknown: HashMap::new(),
+            on_bad_record,
+            stopped: false,
+            logged: (Instant::now(), 0),
+            rejected,
+        }
+    }
+
+    /// The identity of a partition; none while its topic is not known.
+    fn identify(&mut self, slot: usize, partition: &TopicPartition) -> Option<PartitionId> {
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, None);
+        }
+        if self.slots[slot].is_none() {
+            let topic = self.topics.lock().ok()?.get(&partition.topic)?.clone();
+            self.slots[slot] = Some(PartitionId { topic, partition: partition.partition });
+        }
+        self.slots[slot].clone()
+    }
+
+    /// Moves the run of a partition to `next`, with one event more or none.
+    fn advance(&mut self, slot: usize, partition: &TopicPartition, epoch: Epoch, next: i64, events: u32) {
+        let known = self.slots.get(slot).and_then(Option::as_ref);
+        if let Some(last) = self.runs.last_mut()
+            && last.epoch == epoch
+            && known == Some(&last.partition)
+        {
+            last.next = last.next.max(next);
+            last.events += events;
+            return;
+        }
+        let Some(id) = self.identify(slot, partition) else { return };
+        self.since.get_or_insert_with(Instant::now);
+        self.runs.push(Run { partition: id, epoch, events, next });
+    }
+
+    /// Whether there is room for another event: passes on what is ready, and cuts a chunk that is full.
+    fn has_room(&mut self) -> bool {
+        if !self.pass_on() || self.stopped {
+            return false;
+        }
+        if self.decoder.events() >= CHUNK_EVENTS || self.decoder.bytes() >= CHUNK_BYTES {
+            self.cut();
+            return self.pass_on();
+        }
+        true
+    }
+
+    /// Tries to hand over what is ready; true when nothing is left.
+    fn pass_on(&mut self) -> bool {
+        let Some(ready) = self.ready.take() else { return true };
+        match self.out.try_send(ready) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(ready)) => {
+                self.ready = Some(ready);
+                false
+            }
+            // The pipeline is gone; nothing read now can be written.
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.stopped = true;
+                true
+            }
+        }
+    }
+
+    /// Makes a chunk of everything decoded so far.
+    fn cut(&mut self) {
+        self.since = None;
+        let runs = std::mem::take(&mut self.runs);
+        if runs.is_empty() {
+            return;
+        }
+        let decoded = match self.decoder.finish() {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                self.stopped = true;
+                self.ready = Some(FromIntake::Fatal(error));
+                return;
+            }
+        };
+        self.ready = Some(FromIntake::Chunk(Arc::new(Chunk {
+            runs,
+            offsets: decoded.offsets,
+            keys: decoded.keys,
+            ops: decoded.ops,
+            orders: decoded.orders,
+            row_of: decoded.row_of,
+            rows: decoded.batch,
+            bytes: decoded.bytes,
+        })));
+    }
+
+    /// Takes over schemas that have arrived.
+    fn take_answers(&mut self) {
+        while let Ok((id, of, answer)) = self.answers.try_recv() {
+            if self.asked == Some((id, of)) {
+                self.asked = None;
+            }
+            let added = match answer {
+                SchemaAnswer::Found(text) if of == Half::Value => self.decoder.add_value_schema(id, &text),
+                SchemaAnswer::Found(text) => self.decoder.add_key_schema(id, &text),
+                SchemaAnswer::Unknown(reason) => {
+                    self.unknown.insert((id, of), (Instant::now(), reason));
+                    continue;
+                }
+            };
+            if let Err(error) = added {
+                self.stop(error.within(format_args!("schema {id}")));
+            }
+        }
+    }
+
+    /// Passes on what came before, then the reason to stop.
+    fn stop(&mut self, error: Error) {
+        self.stopped = true;
+        self.cut();
+        if self.ready.is_none() {
+            self.ready = Some(FromIntake::Fatal(error));
+            return;
+        }
+        // The chunk in front has to leave first; the queue has room for both.
+        let out = self.out.clone();
+        if let Some(chunk) = self.ready.take() {
+            std::thread::spawn(move || {
+                if out.blocking_send(chunk).is_ok() {
+                    // A pipeline that is gone needs no reason any more.
+                    let _ = out.blocking_send(FromIntake::Fatal(error));
+                }
+            });
+        }
+    }
+
+    fn reject(&mut self, message: &Message<'_>, code: &'static str, bad: &str) -> Flow {
+        let place = format!("{} at offset {}", message.partition, message.offset);
+        if self.on_bad_record == OnBadRecord::Stop {
+            self.stop(Error::Decision(format!(
+                "{place}: the record cannot be read: {bad}; fix or skip it: with `on_bad_record: skip` firn goes on without \
+                 such records, and `firn offsets set` moves past this one"
+            )));
+            return Flow::Full;
+        }
+        if let Ok(mut rejected) = self.rejected.lock() {
+            *rejected.by_reason.entry(code).or_default() += 1;
+        }
+        if self.logged.0.elapsed() >= Duration::from_secs(1) {
+            self.logged = (Instant::now(), 0);
+        }
+        self.logged.1 += 1;
+        if self.logged.1 <= BAD_LOGGED_PER_SECOND {
+            let (partition, offset) = (message.partition.partition, message.offset);
+            tracing::warn!(topic = %message.partition.topic, partition, offset, reason = bad, "record rejected");
+        }
+        self.advance(message.slot, message.partition, message.epoch, message.offset + 1, 0);
+        Flow::Taken
+    }
+
+    fn ask(&mut self, message: &Message<'_>, id: u32, of: Half) -> Flow {
+        match self.unknown.get(&(id, of)) {
+            Some((at, reason)) if at.elapsed() < UNKNOWN_SCHEMA => {
+                let bad = format!("unknown_schema: {of}: {reason}");
+                return self.reject(message, "unknown_schema", &bad);
+            }
+            _ => {}
+        }
+        // What was read before need not wait for the registry.
+        self.cut();
+        self.pass_on();
+        if self.asked != Some((id, of)) && self.out.try_send(FromIntake::NeedsSchema { id, of }).is_ok() {
+            self.asked = Some((id, of));
+        }
+        Flow::Full
+    }
+}
+
+impl Handler for Intake {
+    fn on_message(&mut self, message: &Message<'_>) -> Flow {
+        self.take_answers();
+        if !self.has_room() || self.identify(message.slot, message.partition).is_none() {
+            return Flow::Full;
+        }
+        let event = crate::avro::Event {
+            topic: &message.partition.topic,
+            partition: message.partition.partition,
+            offset: message.offset,
+            timestamp_ms: message.timestamp_ms,
+            key: message.key,
+            value: message.value,
+        };
+        match self.decoder.push(&event) {
+            Pushed::Row | Pushed::Delete => {
+                self.advance(message.slot, message.partition, message.epoch, message.offset + 1, 1);
+                Flow::Taken
+            }
+            Pushed::Passed => {
+                self.advance(message.slot, message.partition, message.epoch, message.offset + 1, 0);
+                Flow::Taken
+            }
+            Pushed::NeedsSchema { id, of } => self.ask(message, id, of),
+            Pushed::Full => {
+                self.cut();
+                self.pass_on();
+                Flow::Full
+            }
+            Pushed::Bad(bad) => self.reject(message, bad.reason.code(), &bad.to_string()),
+        }
+    }
+
+    fn on_end(&mut self, slot: usize, partition: &TopicPartition, next: i64, epoch: Epoch) -> Flow {
+        if !self.has_room() || self.identify(slot, partition).is_none() {
+            return Flow::Full;
+        }
+        self.advance(slot, partition, epoch, next, 0);
+        Flow::Taken
+    }
+
+    fn on_idle(&mut self) {
+        self.take_answers();
+        if self.pass_on() && !self.stopped && self.since.is_some_and(|since| since.elapsed() >= CHUNK_WAIT) {
+            self.cut();
+            self.pass_on();
+        }
+    }
+
+    fn on_revoke(&mut self) {
+        if self.pass_on() && !self.stopped {
+            self.cut();
+            self.pass_on();
+        }
+    }
+}

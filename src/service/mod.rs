@@ -1,0 +1,327 @@
+//! Starts the parts, wires them, and stops them in order. The only reader of the clock.
+
+mod clock;
+mod intake;
+mod pipeline;
+mod retry;
+mod saved_index;
+mod schemas;
+mod starts;
+mod table_task;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use secrecy::ExposeSecret;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::clock::now_ms;
+pub use self::pipeline::Progress;
+pub use self::tables::{Catalogs, event_shape, open_catalog};
+
+use self::intake::{Intake, Rejected};
+use self::pipeline::{DRAIN, Ended, PipelineRun, TableRun, by_identity, topic_ids};
+use self::retry::until_reachable;
+use self::schemas::{SchemaDesk, first_topic, latest};
+use self::starts::Starts;
+use self::table_task::TableTask;
+use crate::avro::{Decoder, EventShape, table_schema};
+use crate::core::fold::Semantics;
+use crate::core::key_index::{KeyEncoder, KeyWidth};
+use crate::core::mutant::Mutants;
+use crate::core::schema::TableSchema;
+use crate::core::writer::{Writer, WriterConfig};
+use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Topics};
+use crate::source::{Cluster, Registry, Source, SourceConfig, TopicSelection};
+use crate::table::LakeTable;
+use crate::{Error, Result};
+
+/// How long a dependency may take to answer at start before the process ends with exit code 3.
+pub const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a topic may take to appear at start.
+const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one question to the broker may take.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Chunks between the poll thread and the writers at most.
+const CHUNKS: usize = 4;
+
+/// How to run.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// End once every partition has reached the end seen at start.
+    pub until_caught_up: bool,
+    /// What each pipeline reports, by name.
+    pub progress: BTreeMap<String, Arc<Progress>>,
+}
+
+/// Runs the writer role of every pipeline until `stop`, or until caught up. A pipeline that needs a person leaves the
+/// others running; its error is returned when all have ended.
+///
+/// # Errors
+/// The error with the highest exit code among the pipelines.
+pub async fn run(settings: &Settings, options: &RunOptions, stop: &CancellationToken) -> Result<()> {
+    if settings.kafka.brokers == Brokers::Embedded {
+        return Err(Error::Config(
+            "kafka.brokers: embedded serves `firn demo` and `firn broker`; `firn run` needs the address of a broker"
+                .into(),
+        ));
+    }
+    let settings = Arc::new(settings.clone());
+    let catalogs = Arc::new(Catalogs::default());
+    let mut running = JoinSet::new();
+    for pipeline in settings.pipelines.values() {
+        let (settings, catalogs, stop) = (settings.clone(), catalogs.clone(), stop.clone());
+        let (pipeline, options) = (pipeline.clone(), options.clone());
+        running.spawn(async move {
+            let ended = supervise(&settings, &catalogs, &pipeline, &options, &stop).await;
+            if let Err(error) = &ended {
+                tracing::error!(pipeline = pipeline.name, %error, "the pipeline has stopped");
+            }
+            ended.map_err(|e| e.within(format_args!("pipeline {}", pipeline.name)))
+        });
+    }
+    let mut worst: Result<()> = Ok(());
+    while let Some(ended) = running.join_next().await {
+        let ended = ended.unwrap_or_else(|e| Err(Error::Internal(format!("a pipeline ended unexpectedly: {e}"))));
+        if let Err(error) = ended
+            && worst.as_ref().err().is_none_or(|w| w.exit_code() < error.exit_code())
+        {
+            worst = Err(error);
+        }
+    }
+    worst
+}
+
+/// Runs a pipeline, again and again where its tables have to grow first.
+async fn supervise(
+    settings: &Settings,
+    catalogs: &Catalogs,
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let mut seen = Vec::new();
+    loop {
+        let starting = start(settings, catalogs, pipeline, options, &seen);
+        let run = tokio::select! {
+            run = starting => run?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        match run.run(stop.clone()).await? {
+            Ended::Stopped | Ended::CaughtUp => return Ok(()),
+            Ended::SchemaChanged(schema) => {
+                tracing::info!(pipeline = pipeline.name, "a schema has columns that the tables lack; adding them");
+                seen.push(schema);
+            }
+        }
+    }
+}
+
+/// librdkafka's properties with the secrets in them.
+#[must_use]
+pub fn kafka_properties(settings: &Settings) -> BTreeMap<String, String> {
+    settings.kafka.properties.iter().map(|(k, v)| (k.clone(), v.expose_secret().to_owned())).collect()
+}
+
+/// The registry client of the settings.
+///
+/// # Errors
+/// [`Error::Config`] for `embedded`, which is another process's, and for an address that is none.
+pub fn registry(settings: &Settings) -> Result<Registry> {
+    let RegistryUrl::Url(url) = &settings.schema_registry.url else {
+        return Err(Error::Config("schema_registry.url: embedded serves `firn demo` and `firn broker` alone".into()));
+    };
+    let login = settings.schema_registry.username.clone().zip(settings.schema_registry.password.clone());
+    Registry::new(url, login)
+}
+
+/// A client that asks the brokers of the settings.
+///
+/// # Errors
+/// [`Error::Config`] for `embedded`, and for properties that librdkafka refuses.
+pub fn cluster(settings: &Settings) -> Result<Cluster> {
+    match &settings.kafka.brokers {
+        Brokers::List(brokers) => Cluster::connect(brokers, &kafka_properties(settings), BROKER_TIMEOUT),
+        Brokers::Embedded => Err(Error::Config("kafka.brokers: embedded is not running here".into())),
+    }
+}
+
+/// Which topics a pipeline reads.
+///
+/// # Errors
+/// [`Error::Config`] for a pattern that is none.
+pub fn selection(pipeline: &Pipeline) -> Result<TopicSelection> {
+    match &pipeline.topics {
+        Topics::Names(names) => TopicSelection::parse(names),
+        Topics::Pattern(pattern) => TopicSelection::parse(std::slice::from_ref(pattern)),
+    }
+}
+
+/// Reaches everything a pipeline needs, and starts reading.
+async fn start(
+    settings: &Settings,
+    catalogs: &Catalogs,
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    seen: &[Arc<str>],
+) -> Result<PipelineRun> {
+    let topics = selection(pipeline)?;
+    let cluster = cluster(settings)?;
+    let topology = cluster.describe(&topics, START_PATIENCE, TOPIC_PATIENCE).await?;
+    let registry = registry(settings)?;
+    let topic = first_topic(&topology)?;
+    let newest = until_reachable("schema registry", Some(START_PATIENCE), || latest(&registry, &topic)).await?;
+    let shape = event_shape(pipeline);
+    let tables = open_tables(settings, catalogs, pipeline, &shape, &newest, seen).await?;
+    let until = match options.until_caught_up {
+        true => {
+            let partitions: Vec<_> = topology.partitions().map(|(partition, _)| partition).collect();
+            Some(by_identity(&topology, &cluster.last_stable_offsets(&partitions).await?))
+        }
+        false => None,
+    };
+    let first = topology.topics.values().map(|info| info.id.clone()).collect();
+    let starts = Arc::new(Starts { cluster, topics, start: pipeline.start.clone(), first });
+
+    let (answer, answers) = mpsc::channel(16);
+    let schema = tables[0].schema();
+    let plan = saved_index::plan(settings, pipeline, &tables, &schema)?;
+    let mut runs = Vec::new();
+    for (number, (table, restored)) in tables.iter().zip(plan.restored).enumerate() {
+        let mut task = TableTask::new(number, table.clone(), &pipeline.name, starts.clone(), answer.clone());
+        task.keys = plan.encoder.clone();
+        task.order_by = pipeline.order_by.clone();
+        task.saved = plan.places.get(number).cloned();
+        let writer = Writer::new(writer_config(settings, pipeline, table.name(), &schema, plan.encoder.as_deref()));
+        runs.push(TableRun { task, writer: saved_index::restore(writer, restored) });
+    }
+
+    let (chunks, intake) = mpsc::channel(CHUNKS);
+    let (schema_answers, schema_questions) = std::sync::mpsc::sync_channel(4);
+    let (grown, growth) = mpsc::channel(4);
+    let decoder = decoder(&schema, &shape, plan.encoder.clone())?;
+    let topic_ids = Arc::new(std::sync::Mutex::new(topic_ids(&topology)));
+    let rejected = Arc::new(std::sync::Mutex::new(Rejected::default()));
+    let handler =
+        Intake::new(decoder, topic_ids.clone(), chunks, schema_questions, pipeline.on_bad_record, rejected.clone());
+    let source = Source::start(&source_config(settings, pipeline, &topology)?, Box::new(handler))?;
+    let desk = SchemaDesk {
+        registry,
+        shape,
+        key_schema: newest.key,
+        table: schema,
+        format_version: pipeline.tables.iter().map(|t| t.format_version).min().unwrap_or(2),
+        answers: schema_answers,
+        grown,
+    };
+    let progress = options.progress.get(&pipeline.name).cloned().unwrap_or_default();
+    Ok(PipelineRun {
+        name: pipeline.name.clone(),
+        source,
+        intake,
+        answers,
+        growth,
+        tables: runs,
+        starts,
+        desk,
+        topology,
+        topic_ids,
+        until,
+        progress,
+        rejected,
+        epochs: 0,
+        revoking: None,
+        draining: None,
+        looked: Instant::now(),
+        topics_looked: Instant::now(),
+    })
+}
+
+/// Opens all tables of a pipeline, grown to the newest schema and to those seen in the stream.
+async fn open_tables(
+    settings: &Settings,
+    catalogs: &Catalogs,
+    pipeline: &Pipeline,
+    shape: &EventShape,
+    newest: &schemas::Latest,
+    seen: &[Arc<str>],
+) -> Result<Vec<Arc<dyn LakeTable>>> {
+    let mut opened: Vec<Arc<dyn LakeTable>> = Vec::new();
+    for table in &pipeline.tables {
+        let name = table.catalog.as_str();
+        let catalog = until_reachable(name, Some(START_PATIENCE), || catalogs.get(settings, name)).await?;
+        let mut last = None;
+        for value in std::iter::once(&newest.value).chain(seen) {
+            let wanted = table_schema(value, newest.key.as_deref(), shape, table.format_version)?;
+            let open = || tables::open_table(&catalog, &pipeline.name, table, &wanted);
+            last = Some(until_reachable(name, Some(START_PATIENCE), open).await?);
+        }
+        opened.extend(last.map(|table| Arc::new(table) as Arc<dyn LakeTable>));
+    }
+    let columns = |table: &Arc<dyn LakeTable>| -> BTreeSet<String> {
+        table.schema().fields.iter().map(|f| f.name.clone()).collect()
+    };
+    if let Some(other) = opened.iter().find(|t| columns(t) != columns(&opened[0])) {
+        return Err(Error::Config(format!(
+            "pipeline {}: tables {} and {} have different columns; the tables of one pipeline take the same rows",
+            pipeline.name,
+            opened[0].name(),
+            other.name()
+        )));
+    }
+    Ok(opened)
+}
+
+fn decoder(schema: &TableSchema, shape: &EventShape, encoder: Option<Arc<KeyEncoder>>) -> Result<Decoder> {
+    let encode = move |columns: &[arrow::array::ArrayRef]| match &encoder {
+        Some(encoder) => encoder.encode(columns),
+        None => Ok(Vec::new()),
+    };
+    Decoder::new(schema, shape, Box::new(encode))
+}
+
+fn writer_config(
+    settings: &Settings,
+    pipeline: &Pipeline,
+    table: &str,
+    schema: &TableSchema,
+    encoder: Option<&KeyEncoder>,
+) -> WriterConfig {
+    // Half of the budget is for the batch in flight and the one being filled.
+    let bytes = pipeline.commit.max_bytes.min(settings.memory / 4);
+    WriterConfig {
+        table: table.to_owned(),
+        pipeline: pipeline.name.clone(),
+        writer: format!("{:016x}", rand::rng().random::<u64>()),
+        semantics: match (pipeline.mode, &pipeline.order_by) {
+            (Mode::Append, _) => Semantics::Append,
+            (Mode::Upsert, None) => Semantics::LastWins,
+            (Mode::Upsert, Some(_)) => Semantics::Ordered,
+        },
+        key_width: encoder.map_or(KeyWidth::Exact, KeyEncoder::width),
+        key: schema.key.clone(),
+        interval_ms: i64::try_from(pipeline.commit.interval.as_millis()).unwrap_or(i64::MAX),
+        max_rows: usize::try_from(pipeline.commit.max_rows).unwrap_or(usize::MAX),
+        max_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+        mutants: Mutants::default(),
+    }
+}
+
+fn source_config(settings: &Settings, pipeline: &Pipeline, topology: &crate::source::Topology) -> Result<SourceConfig> {
+    let Brokers::List(brokers) = &settings.kafka.brokers else {
+        return Err(Error::Config("kafka.brokers: embedded is not running here".into()));
+    };
+    Ok(SourceConfig {
+        brokers: brokers.clone(),
+        properties: kafka_properties(settings),
+        group: pipeline.group.clone(),
+        topics: topology.topics.keys().map(ToString::to_string).collect(),
+        queue_bytes: (settings.memory / 8).clamp(8 << 20, 256 << 20),
+        revoke_patience: DRAIN + Duration::from_secs(5),
+    })
+}

@@ -1,0 +1,226 @@
+//! Carries out what a table's writer wants done, and answers it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::retry::{backoff, until_reachable};
+use super::saved_index::{self, SavedPlace};
+use super::{clock, starts::Starts};
+use crate::core::batch::Batch;
+use crate::core::history::SnapshotId;
+use crate::core::key_index::KeyEncoder;
+use crate::core::order;
+use crate::core::plan::Plan;
+use crate::core::writer::{Action, CommitOrder, Event, Outcome, PlacedFile, Placement, Writer};
+use crate::error::Error;
+use crate::files::{RowOrder, WrittenFile};
+use crate::table::{Change, LakeTable, LiveFile, NewRows, Outcome as TableOutcome};
+use crate::{Result, table};
+
+/// The writer's name for what happened in production.
+pub(super) type TableEvent = Event<RecordBatch>;
+
+/// What a writer's edge needs; cloned into each action that is carried out.
+#[derive(Clone)]
+pub(super) struct TableTask {
+    pub(super) number: usize,
+    pub(super) table: Arc<dyn LakeTable>,
+    pub(super) pipeline: String,
+    /// Absent in `append` mode.
+    pub(super) keys: Option<Arc<KeyEncoder>>,
+    pub(super) order_by: Option<String>,
+    pub(super) starts: Arc<Starts>,
+    /// Where the index is saved; absent in `append` mode.
+    pub(super) saved: Option<SavedPlace>,
+    /// Files that were written and are not committed yet, by path.
+    written: Arc<Mutex<HashMap<Arc<str>, WrittenFile>>>,
+    answers: mpsc::Sender<(usize, Result<TableEvent>)>,
+    /// How long the first answers may take; afterwards an outage is waited out.
+    patience: Option<Duration>,
+}
+
+impl TableTask {
+    pub(super) fn new(
+        number: usize,
+        table: Arc<dyn LakeTable>,
+        pipeline: &str,
+        starts: Arc<Starts>,
+        answers: mpsc::Sender<(usize, Result<TableEvent>)>,
+    ) -> Self {
+        TableTask {
+            number,
+            table,
+            pipeline: pipeline.to_string(),
+            keys: None,
+            order_by: None,
+            starts,
+            saved: None,
+            written: Arc::default(),
+            answers,
+            patience: None,
+        }
+    }
+
+    /// Carries out an action that has an answer, in the background.
+    pub(super) fn spawn(&self, action: Action<RecordBatch>) {
+        let task = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = task.carry_out(action).await {
+                task.answer(Err(error.within(task.table.name()))).await;
+            }
+        });
+    }
+
+    /// Saves the writer's index, where it has one.
+    pub(super) fn save(&self, writer: &Writer<RecordBatch>) -> Result<()> {
+        self.saved.as_ref().map_or(Ok(()), |place| saved_index::save(place, writer))
+    }
+
+    async fn answer(&self, event: Result<TableEvent>) {
+        // A pipeline that has ended needs no answers.
+        let _ = self.answers.send((self.number, event)).await;
+    }
+
+    async fn carry_out(&self, action: Action<RecordBatch>) -> Result<()> {
+        let name = self.table.name();
+        let event = match action {
+            Action::Load { since, again } => {
+                tokio::time::sleep(backoff(again)).await;
+                let view = until_reachable(name, self.patience, || self.table.load(since)).await?;
+                Event::Loaded(Box::new(view))
+            }
+            Action::Follow { since } => {
+                until_reachable(name, self.patience, || self.follow(since)).await?;
+                Event::Followed
+            }
+            Action::ResolveStarts { topics, partitions } => {
+                let what = "kafka";
+                let starts = until_reachable(what, self.patience, || self.starts.resolve(&topics, &partitions)).await?;
+                Event::Starts(starts)
+            }
+            Action::Inspect => {
+                let topology = until_reachable("kafka", self.patience, || self.starts.topology()).await?;
+                Event::Topics(topology)
+            }
+            Action::Write { attempt, batch, plan } => {
+                let mut again = 0u32;
+                let files = until_reachable(name, self.patience, || {
+                    // A name is never used twice, not even for a file that was not written whole.
+                    again += 1;
+                    self.write(format!("{attempt}-{again}"), batch.clone(), plan.clone())
+                })
+                .await?;
+                Event::Written(files)
+            }
+            Action::Commit(order) => Event::Outcome(self.commit(order).await),
+            Action::Open { .. } | Action::Landed(_) | Action::Stop(_) => return Ok(()),
+        };
+        self.answer(Ok(event)).await;
+        Ok(())
+    }
+
+    /// Shows the writer what changed since `since`; repeated as a whole when it fails, which the writer takes well.
+    async fn follow(&self, since: Option<SnapshotId>) -> Result<()> {
+        let diff = self.table.diff(since).await?;
+        self.answer(Ok(Event::Diff { whole: diff.whole, removed: diff.removed, deletes: diff.deletes })).await;
+        for file in &diff.added {
+            self.show_rows(file).await?;
+        }
+        Ok(())
+    }
+
+    async fn show_rows(&self, file: &LiveFile) -> Result<()> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let mut columns = self.table.schema().key.clone();
+        let key_columns = columns.len();
+        columns.extend(self.order_by.clone());
+        let mut rows = self.table.rows(file, &columns).await?;
+        while let Some(part) = rows.next().await {
+            let part = part?;
+            let arrays = part.columns.columns();
+            let orders = match arrays.get(key_columns) {
+                Some(column) => order::encode_or_least(column).map_err(Error::Decision)?,
+                None => Vec::new(),
+            };
+            let keys = keys.encode(&arrays[..key_columns]).map_err(Error::Decision)?;
+            let event = Event::Rows { path: file.path.clone(), keys, positions: part.positions, orders };
+            self.answer(Ok(event)).await;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, attempt: String, batch: Arc<Batch<RecordBatch>>, plan: Arc<Plan>) -> Result<Vec<PlacedFile>> {
+        let selected = tokio::task::spawn_blocking(move || select(&batch, &plan));
+        let batches = selected.await.map_err(|e| Error::Internal(format!("selecting rows failed: {e}")))??;
+        let files = self.table.write(&attempt, NewRows { batches }).await?;
+        let placed = files.iter().map(place).collect();
+        let mut written = self.written.lock().map_err(|_| Error::Internal("a writer of files panicked".into()))?;
+        written.clear();
+        written.extend(files.into_iter().map(|file| (Arc::from(file.path.as_str()), file)));
+        Ok(placed)
+    }
+
+    async fn commit(&self, order: CommitOrder) -> Outcome {
+        let files = match self.written.lock() {
+            Ok(written) => order.files.iter().filter_map(|f| written.get(&f.path).cloned()).collect::<Vec<_>>(),
+            Err(_) => Vec::new(),
+        };
+        if files.len() != order.files.len() {
+            tracing::error!(table = self.table.name(), "files of the batch are not at hand; planning again");
+            return Outcome::NotSent;
+        }
+        let change = Change {
+            base: order.base,
+            attempt: order.attempt,
+            pipeline: self.pipeline.clone(),
+            files,
+            superseded: order.superseded,
+            vector: order.vector,
+            now_ms: clock::now_ms(),
+            reason: None,
+        };
+        let table = self.table.name();
+        match self.table.commit(change).await {
+            TableOutcome::Committed(view) => Outcome::Committed(view),
+            TableOutcome::Refused(why) => {
+                tracing::info!(table, why, "commit refused; looking at the table");
+                Outcome::Refused
+            }
+            TableOutcome::Unknown(why) => {
+                tracing::warn!(table, why, "the answer to a commit was lost; looking at the table");
+                Outcome::Unknown
+            }
+            TableOutcome::NotSent(error) => {
+                tracing::warn!(table, %error, "a commit failed before it was sent");
+                Outcome::NotSent
+            }
+        }
+    }
+}
+
+/// The rows of a plan, in the order in which it lists them.
+fn select(batch: &Batch<RecordBatch>, plan: &Plan) -> Result<Vec<RecordBatch>> {
+    let select = |part: &crate::core::plan::ChunkRows| {
+        let rows = &batch.chunks[part.chunk].chunk.rows;
+        if part.rows.len() == rows.num_rows() {
+            return Ok(rows.clone());
+        }
+        take_record_batch(rows, &UInt32Array::from(part.rows.clone()))
+            .map_err(|e| Error::Internal(format!("cannot select rows of a batch: {e}")))
+    };
+    plan.append.iter().map(select).collect()
+}
+
+fn place(file: &table::WrittenFile) -> PlacedFile {
+    let rows = match &file.rows {
+        RowOrder::Range { start } => Placement::Range { start: *start },
+        RowOrder::List(list) => Placement::List(list.clone()),
+    };
+    PlacedFile { path: Arc::from(file.path.as_str()), records: file.records as u32, rows }
+}

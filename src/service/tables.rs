@@ -1,0 +1,135 @@
+//! Opens the tables of a pipeline: creates what is missing, and lets them grow to the newest schema.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+
+use super::retry::until_reachable;
+use crate::avro::{self, DeleteBy, EventShape};
+use crate::core::schema::TableSchema;
+use crate::settings::{self, CatalogKind, Delete, Mode, Pipeline, Settings, SqlUri, Transform};
+use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, TableSpec};
+use crate::table::{LakeTable, Outcome};
+use crate::{Error, Result};
+
+/// What the events of a pipeline mean for its tables.
+#[must_use]
+pub fn event_shape(pipeline: &Pipeline) -> EventShape {
+    EventShape {
+        mode: match pipeline.mode {
+            Mode::Upsert => avro::Mode::Upsert,
+            Mode::Append => avro::Mode::Append,
+        },
+        key: pipeline.key.clone(),
+        record_key: pipeline.record_key.map(|key| match key {
+            settings::RecordKey::Avro => avro::RecordKey::Avro,
+            settings::RecordKey::String => avro::RecordKey::String,
+            settings::RecordKey::Int64 => avro::RecordKey::Int64,
+            settings::RecordKey::Int32 => avro::RecordKey::Int32,
+        }),
+        order_by: pipeline.order_by.clone(),
+        delete: match &pipeline.delete {
+            Delete::Tombstone => DeleteBy::Tombstone,
+            Delete::Field { field, values } => DeleteBy::Field { field: field.clone(), values: values.clone() },
+        },
+        lineage: pipeline.lineage.clone(),
+    }
+}
+
+/// Opens one catalog of the settings.
+///
+/// # Errors
+/// As [`iceberg::open_catalog`].
+pub async fn open_catalog(catalog: &settings::Catalog) -> Result<Arc<CatalogHandle>> {
+    let kind = match &catalog.kind {
+        CatalogKind::IcebergSql { uri: SqlUri::Sqlite(path) } => iceberg::CatalogKind::Sqlite { path: path.clone() },
+        CatalogKind::IcebergSql { uri: SqlUri::Postgres(url) } => {
+            iceberg::CatalogKind::Postgres { url: url.expose_secret().to_owned() }
+        }
+        CatalogKind::IcebergRest { uri } => iceberg::CatalogKind::Rest { uri: uri.clone() },
+    };
+    let properties = catalog.properties.iter().map(|(k, v)| (k.clone(), v.expose_secret().to_owned())).collect();
+    let config = CatalogConfig { name: catalog.name.clone(), kind, warehouse: catalog.warehouse.clone(), properties };
+    iceberg::open_catalog(config).await
+}
+
+/// Opens every catalog of the settings, each at its first use.
+#[derive(Default)]
+pub struct Catalogs {
+    open: tokio::sync::Mutex<BTreeMap<String, Arc<CatalogHandle>>>,
+}
+
+impl Catalogs {
+    /// The catalog of this name.
+    ///
+    /// # Errors
+    /// As [`open_catalog`].
+    pub async fn get(&self, settings: &Settings, name: &str) -> Result<Arc<CatalogHandle>> {
+        let mut open = self.open.lock().await;
+        if let Some(catalog) = open.get(name) {
+            return Ok(catalog.clone());
+        }
+        let configured = settings.catalogs.get(name);
+        let configured = configured.ok_or_else(|| Error::Config(format!("there is no catalog {name}")))?;
+        let catalog = open_catalog(configured).await?;
+        open.insert(name.to_owned(), catalog.clone());
+        Ok(catalog)
+    }
+}
+
+/// Opens a table of a pipeline, creates it where it is missing, and evolves it to hold what `wanted` asks for.
+pub(super) async fn open_table(
+    catalog: &Arc<CatalogHandle>,
+    pipeline: &str,
+    table: &settings::Table,
+    wanted: &TableSchema,
+) -> Result<IcebergTable> {
+    let spec = || TableSpec {
+        schema: wanted.clone(),
+        format_version: table.format_version,
+        partition_by: table.partition_by.iter().map(|p| (transform(&p.transform), p.column.clone())).collect(),
+        sort_by: table.sort_by.iter().map(|s| s.column.clone()).collect(),
+        pipeline: pipeline.to_owned(),
+    };
+    let opened = match catalog.load_table(&table.namespace, &table.name).await? {
+        Some(opened) => opened,
+        None => {
+            let created = catalog.create_table(&table.namespace, &table.name, spec()).await?;
+            tracing::info!(table = created.name(), "table created");
+            created
+        }
+    };
+    until_reachable(opened.name(), None, || grow(&opened, wanted)).await?;
+    Ok(opened)
+}
+
+/// Adds the columns that `wanted` has and the table does not, and widens what it asks to be wider.
+async fn grow(table: &IcebergTable, wanted: &TableSchema) -> Result<()> {
+    for _ in 0..20 {
+        match table.evolve_schema(wanted).await {
+            Outcome::Committed(_) => return Ok(()),
+            // Whoever came first may have added the same columns.
+            Outcome::Refused(_) | Outcome::Unknown(_) => {
+                table.load(None).await?;
+            }
+            Outcome::NotSent(error) => return Err(error),
+        }
+    }
+    Err(Error::Unreachable(format!(
+        "table {}: other writers kept changing it while its schema was to grow",
+        table.name()
+    )))
+}
+
+fn transform(transform: &Transform) -> String {
+    match transform {
+        Transform::Identity => "identity".into(),
+        Transform::Bucket(n) => format!("bucket[{n}]"),
+        Transform::Truncate(n) => format!("truncate[{n}]"),
+        Transform::Year => "year".into(),
+        Transform::Month => "month".into(),
+        Transform::Day => "day".into(),
+        Transform::Hour => "hour".into(),
+    }
+}
