@@ -97,6 +97,8 @@ once() {
 jars() {
   local pom=$1 out=$2 main=$3 java work; java=$(jdk 17) || return 1
   need mvn maven
+  # what killed installs have left behind
+  find "$CACHE" -maxdepth 1 -name 'mvn.??????' -mmin +180 -exec rm -rf {} +
   work=$(mktemp -d "$CACHE/mvn.XXXXXX")
   cp "$pom" "$work/pom.xml"
   local attempt ok=
