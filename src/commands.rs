@@ -7,6 +7,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::service::{self, RunOptions};
 use crate::settings::{Brokers, RegistryUrl, Role, Settings};
 use crate::{Error, Result};
 
@@ -176,7 +180,9 @@ pub async fn run(args: RunArgs, _out: Output<'_>) -> Result<()> {
     if roles.contains(&Role::Writer) {
         refuse_embedded(&settings)?;
     }
-    Err(not_built("run"))
+    let stop = stop_signal()?;
+    let options = RunOptions { until_caught_up: args.until_caught_up, ..RunOptions::default() };
+    service::run(&settings, &options, &stop).await
 }
 
 /// Answers one query on the configured catalogs, or opens a prompt.
@@ -240,6 +246,32 @@ pub async fn offsets_set(args: OffsetsSetArgs, _out: Output<'_>) -> Result<()> {
 /// [`Error::Unreachable`] when the address is taken.
 pub async fn broker(_args: BrokerArgs, _out: Output<'_>) -> Result<()> {
     Err(not_built("broker"))
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
+///
+/// # Errors
+/// [`Error::Internal`] when signals cannot be listened to.
+pub fn stop_signal() -> Result<CancellationToken> {
+    let failed = |e: std::io::Error| Error::Internal(format!("cannot listen to signals: {e}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        for last in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if last {
+                std::process::exit(130);
+            }
+            tracing::info!("stopping: what was read is committed first");
+            stopped.cancel();
+        }
+    });
+    Ok(stop)
 }
 
 /// Reads the settings and logs what has no effect.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use rand::Rng;
+use rand::RngExt;
 
 use crate::core::key_index::{ENCODING_VERSION, KeyEncoder, KeyIndex, SavedTag, saved};
 use crate::core::order;
