@@ -26,7 +26,8 @@ const ROWS: i64 = 1000;
 fn vector(next: i64) -> Vector {
     let position = |_| Position { start: Start { offset: 0, earliest: true }, from: next, next };
     let partitions = (0..4).map(|p| (p, position(p))).collect();
-    let topics = BTreeMap::from([(Arc::from("0aBcDeFgHiJkLmNoPqRsTu"), TopicPositions { name: "trades".into(), partitions })]);
+    let topics =
+        BTreeMap::from([(Arc::from("0aBcDeFgHiJkLmNoPqRsTu"), TopicPositions { name: "trades".into(), partitions })]);
     Vector { cluster: "4L6g3nShT-eMCtK--X86sw".into(), topics }
 }
 
@@ -106,7 +107,9 @@ async fn run(format_version: u8) {
         let (early, late) = (median(&all[10..60]), median(&all[COMMITS - 50..]));
         let ratio = late.as_secs_f64() / early.as_secs_f64();
         let most = all.iter().max().unwrap();
-        println!("v{format_version} {what}: commits 11-60 median {early:.1?}, 951-1000 {late:.1?} ({ratio:.2}x), slowest {most:.1?}");
+        println!(
+            "v{format_version} {what}: commits 11-60 median {early:.1?}, 951-1000 {late:.1?} ({ratio:.2}x), slowest {most:.1?}"
+        );
     }
     for (i, (times, cpus)) in times.chunks(100).zip(cpus.chunks(100)).enumerate() {
         let (from, to) = (i * 100 + 1, (i + 1) * 100);

@@ -159,7 +159,8 @@ async fn foreign_deletes_for_several_files_go_only_when_all_are_in_vectors() {
     assert!(matches!(outcome, Outcome::Committed(_)), "{outcome:?}");
 
     let diff = table.diff(before).await.unwrap();
-    let mut deleted: Vec<_> = diff.deletes.iter().map(|(path, p)| (path.clone(), p.iter().collect::<Vec<_>>())).collect();
+    let mut deleted: Vec<_> =
+        diff.deletes.iter().map(|(path, p)| (path.clone(), p.iter().collect::<Vec<_>>())).collect();
     deleted.sort();
     let mut wanted = vec![(first.clone(), vec![0, 1, 9]), (second.clone(), vec![5])];
     wanted.sort();

@@ -97,8 +97,11 @@ fn name() -> TableName {
 }
 
 async fn commit(catalog: &RestCatalog) -> Answer {
-    let base =
-        Loaded { metadata: Arc::new(metadata()), location: "file:///w/t/metadata/0.metadata.json".into(), document: None };
+    let base = Loaded {
+        metadata: Arc::new(metadata()),
+        location: "file:///w/t/metadata/0.metadata.json".into(),
+        document: None,
+    };
     catalog.commit(&name(), &base, vec![], vec![]).await
 }
 
@@ -109,10 +112,7 @@ async fn the_server_says_which_prefix_to_use_and_names_are_encoded() {
     let catalog = RestCatalog::open(&config(address, &[])).await.unwrap();
     assert!(catalog.load(&name(), None).await.unwrap().is_some());
     let seen = server.seen.lock().unwrap().clone();
-    assert_eq!(
-        seen,
-        ["GET /v1/config?warehouse=wh+one", "GET /v1/ws/one/namespaces/a%1Fb%20c/tables/t"]
-    );
+    assert_eq!(seen, ["GET /v1/config?warehouse=wh+one", "GET /v1/ws/one/namespaces/a%1Fb%20c/tables/t"]);
     server.answers.lock().unwrap().push_back((404, String::new()));
     assert!(catalog.load(&name(), None).await.unwrap().is_none());
 }
