@@ -21,19 +21,22 @@ use crate::contract::{self, Lake, Row, Writer, committed, found, schema, to_rows
 
 struct Iceberg {
     catalog: Arc<CatalogHandle>,
+    namespace: Vec<String>,
     format_version: u8,
     _folder: TempDir,
 }
 
+/// A new catalog in a folder of its own. With `FIRN_KEEP_TABLES` set the folder stays, for a look with other engines.
 async fn lake(format_version: u8) -> Iceberg {
-    let folder = tempfile::tempdir().unwrap();
+    let mut folder = tempfile::tempdir().unwrap();
+    folder.disable_cleanup(std::env::var_os("FIRN_KEEP_TABLES").is_some());
     let config = CatalogConfig {
         name: "lake".into(),
         kind: CatalogKind::Sqlite { path: folder.path().join("catalog.db") },
         warehouse: Some(folder.path().join("warehouse").to_string_lossy().into_owned()),
         properties: BTreeMap::new(),
     };
-    Iceberg { catalog: open_catalog(config).await.unwrap(), format_version, _folder: folder }
+    Iceberg { catalog: open_catalog(config).await.unwrap(), namespace: namespace(), format_version, _folder: folder }
 }
 
 fn namespace() -> Vec<String> {
@@ -42,7 +45,7 @@ fn namespace() -> Vec<String> {
 
 impl Iceberg {
     async fn table(&self, name: &str) -> IcebergTable {
-        self.catalog.load_table(&namespace(), name).await.unwrap().expect("the table exists")
+        self.catalog.load_table(&self.namespace, name).await.unwrap().expect("the table exists")
     }
 
     async fn writer(&self, name: &str) -> Writer {
@@ -61,7 +64,7 @@ impl Lake for Iceberg {
             sort_by: vec!["n".into()],
             pipeline: "p1".into(),
         };
-        Arc::new(self.catalog.create_table(&namespace(), name, spec).await.unwrap())
+        Arc::new(self.catalog.create_table(&self.namespace, name, spec).await.unwrap())
     }
 
     async fn open(&self, name: &str) -> Arc<dyn LakeTable> {
@@ -148,6 +151,24 @@ async fn the_contract_holds_on_iceberg_v2() {
 #[tokio::test]
 async fn the_contract_holds_on_iceberg_v3() {
     contract::check(&lake(3).await).await;
+}
+
+/// `FIRN_REST_URI` names an Iceberg REST server that has no namespace `market` yet and writes to the local disk.
+#[tokio::test]
+async fn the_contract_holds_on_a_rest_catalog() {
+    let Ok(uri) = std::env::var("FIRN_REST_URI") else { return };
+    for format_version in [2, 3] {
+        let config = CatalogConfig {
+            name: "rest".into(),
+            kind: CatalogKind::Rest { uri: uri.clone() },
+            warehouse: None,
+            properties: BTreeMap::new(),
+        };
+        let catalog = open_catalog(config).await.unwrap();
+        let namespace = vec![format!("market{format_version}"), "sub".to_owned()];
+        let folder = tempfile::tempdir().unwrap();
+        contract::check(&Iceberg { catalog, namespace, format_version, _folder: folder }).await;
+    }
 }
 
 /// Ten rows in one file, each superseded by a commit of its own.

@@ -1,4 +1,12 @@
 //! Tests over more than one module, in one binary.
 
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
 mod contract;
 mod iceberg;

@@ -288,3 +288,6 @@ impl LakeTable for IcebergTable {
 fn property(properties: &HashMap<String, String>, name: &str) -> Option<u64> {
     properties.get(name).and_then(|v| v.parse().ok()).filter(|n| *n > 0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ pub struct ScanPlan {
     pub snapshot: Option<SnapshotId>,
     /// The columns as of that snapshot (the current ones for the current snapshot).
     pub schema: Arc<TableSchema>,
+    /// Every live data file.
     pub files: Vec<ScanFile>,
 }
 
@@ -32,6 +33,7 @@ pub struct ScanFile {
     pub spec: PartitionSpecRef,
     /// The data sequence number.
     pub sequence: i64,
+    /// What is deleted in it.
     pub deletes: ScanDeletes,
 }
 

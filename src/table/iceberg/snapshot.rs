@@ -284,7 +284,13 @@ fn with_row_ids(list: &[ManifestFile], written: Written) -> Result<Vec<(Manifest
     Ok(entries)
 }
 
-async fn write_list(base: &Base<'_>, path: &str, id: i64, sequence: i64, list: &[ManifestFile]) -> Result<()> {
+pub(super) async fn write_list(
+    base: &Base<'_>,
+    path: &str,
+    id: i64,
+    sequence: i64,
+    list: &[ManifestFile],
+) -> Result<()> {
     let failed = |e: iceberg::Error| from_iceberg("cannot write a manifest list", &e);
     let output = base.store.file_io().new_output(path).map_err(failed)?;
     let file = output.writer().await.map_err(failed)?;

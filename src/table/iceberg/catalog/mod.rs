@@ -21,6 +21,7 @@ use crate::files::Store;
 pub struct CatalogConfig {
     /// The catalog's name in SQL and, for JDBC catalogs, its `catalog_name`.
     pub name: String,
+    /// Where the catalog is.
     pub kind: CatalogKind,
     /// Folder or URL under which tables are created; for REST, the name or location that the server knows it by.
     pub warehouse: Option<String>,
