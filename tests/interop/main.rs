@@ -18,9 +18,11 @@ mod kafka;
 mod process;
 mod registry;
 mod rows;
+mod scenario;
 #[allow(dead_code, reason = "the tests of the program use it all; the harness's own do not")]
 mod stack;
 mod trino;
+mod upsert;
 
 /// Whether the tests against real servers are wanted. Every test here begins with `if !wanted() { return }`.
 fn wanted() -> bool {
