@@ -109,8 +109,9 @@ fn tombstones_take_their_key_in_every_form() {
     let wired = |body: &[u8]| wire(2, body);
     let (record_key, string_type) = (record(r#"{"name":"x","type":"int"},{"name":"k","type":"int"}"#), r#""string""#);
     type Case<'a> = (&'a str, Option<RecordKey>, Option<&'a str>, Vec<u8>, Result<String, Reason>);
-    let cases: [Case<'_>; 15] = [
+    let cases: [Case<'_>; 16] = [
         (r#""string""#, None, None, b"a1".to_vec(), Ok("\"a1\"".into())),
+        (r#""string""#, None, None, wired(&text("a1")), Err(Reason::BadKey)),
         (r#""string""#, None, None, b"\xff\xff".to_vec(), Err(Reason::InvalidUtf8)),
         (r#""string""#, Some(RecordKey::Avro), Some(string_type), wired(&text("a1")), Ok("\"a1\"".into())),
         (r#""string""#, Some(RecordKey::Avro), Some(r#"["null","string"]"#), wired(&[0]), Err(Reason::NullKey)),
@@ -190,4 +191,20 @@ fn lineage_follows_topic_partition_and_unknown_times() {
     let lineage: &StructArray = batch.column(1).as_struct();
     let rendered: Vec<_> = (0..4).map(|row| render(lineage, row)).collect();
     assert_eq!(rendered, [r#"{"a" 0 5 1000 usZ}"#, r#"{"a" 0 6 null}"#, r#"{"a" 1 5 null}"#, r#"{"bb" 1 9 2000 usZ}"#]);
+}
+
+#[test]
+fn a_registered_key_schema_settles_how_keys_are_written() {
+    // Five bytes of header and three of varint: as many as an integer has.
+    let key = wire(2, &long(500_000));
+    assert_eq!(key.len(), 8);
+    let shape = upsert(&["id"]).with_key_schema(true);
+    let mut decoder = decoder(&record(VALUE), &shape);
+    assert_eq!(push(&mut decoder, 0, Some(&key), None), Pushed::NeedsSchema { id: 2, of: Half::Key });
+    decoder.add_key_schema(2, &record(r#"{"name":"id","type":"long"}"#)).unwrap();
+    assert_eq!(push(&mut decoder, 0, Some(&key), None), Pushed::Delete);
+    assert_eq!(decoder.finish().unwrap().keys, [id_key(500_000)]);
+    let told = EventShape { record_key: Some(RecordKey::Int64), ..upsert(&["id"]) };
+    assert_eq!(told.clone().with_key_schema(true), told);
+    assert_eq!(upsert(&["id"]).with_key_schema(false), upsert(&["id"]));
 }
