@@ -1,6 +1,5 @@
 //! Events in the Confluent wire format → Arrow batches in a table's columns.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -9,13 +8,15 @@ use arrow::datatypes::SchemaRef;
 use super::bad::{BadRecord, Half, Reason};
 use super::columns::{Column, Wanted};
 use super::cursor::Cursor;
-use super::lineage::{self, Lineage};
+use super::lineage::Lineage;
 use super::plan::{self, Plan, Target};
+use super::plans::{KeyPlan, Plans};
 use super::read::append_record;
 use super::shape::{DeleteBy, EventShape, Mode, RecordKey};
 use super::writer_schema::{self, Avro};
-use super::{order, record_key, schema};
+use super::{binding, record_key, schema};
 use crate::core::change::{Key, NO_ROW, Op};
+use crate::core::order;
 use crate::core::schema::{Field, TableSchema, to_arrow};
 use crate::{Error, Result};
 
@@ -26,8 +27,6 @@ const BATCH_BYTES_MAX: usize = 1 << 30;
 const BATCH_EVENTS_MAX: usize = 1 << 30;
 /// How many events may pass before the columns are measured again.
 const MEASURE_EVERY: usize = 1024;
-/// How many writer schemas are kept; beyond, all are forgotten and asked for again.
-const SCHEMAS_MAX: usize = 4096;
 /// Rows for which a new decoder makes room.
 const ROWS_AT_FIRST: usize = 1024;
 
@@ -127,48 +126,6 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-/// How to read the record keys of one schema. `None`: they do not yield the key's fields.
-#[derive(Debug)]
-struct KeyPlan {
-    into_row: Option<Plan>,
-    into_deleted: Option<Plan>,
-}
-
-/// Plans by schema id; events of one schema come in runs.
-#[derive(Debug)]
-struct Plans<P> {
-    by_id: HashMap<u32, usize>,
-    plans: Vec<P>,
-    last: Option<(u32, usize)>,
-}
-
-impl<P> Plans<P> {
-    fn new() -> Self {
-        Plans { by_id: HashMap::new(), plans: Vec::new(), last: None }
-    }
-
-    #[inline]
-    fn find(&mut self, id: u32) -> Option<usize> {
-        match self.last {
-            Some((last, at)) if last == id => Some(at),
-            _ => {
-                let at = *self.by_id.get(&id)?;
-                self.last = Some((id, at));
-                Some(at)
-            }
-        }
-    }
-
-    fn insert(&mut self, id: u32, plan: P) {
-        if self.plans.len() >= SCHEMAS_MAX {
-            *self = Plans::new();
-        }
-        self.last = None;
-        self.by_id.insert(id, self.plans.len());
-        self.plans.push(plan);
-    }
-}
-
 impl Decoder {
     /// A decoder for a table whose events mean what `shape` says.
     ///
@@ -177,16 +134,17 @@ impl Decoder {
     /// of another type.
     pub fn new(table: &TableSchema, shape: &EventShape, encode: EncodeKeys) -> Result<Self> {
         schema::check_settings(&table.fields, shape)?;
-        let lineage_at = lineage_position(table, shape)?;
+        let lineage_at = binding::lineage_position(table, shape)?;
         let fields: Vec<&Field> =
             table.fields.iter().enumerate().filter(|(i, _)| Some(*i) != lineage_at).map(|f| f.1).collect();
         let position = |name: &String| fields.iter().position(|f| f.name == *name);
-        let key_columns = if shape.mode == Mode::Upsert { key_positions(table, shape, &fields)? } else { Vec::new() };
+        let key_columns =
+            if shape.mode == Mode::Upsert { binding::key_positions(table, shape, &fields)? } else { Vec::new() };
         let key_fields: Vec<&Field> = key_columns.iter().map(|&i| fields[i]).collect();
         let order_by = shape.order_by.as_ref().filter(|_| shape.mode == Mode::Upsert);
         let delete_column = match &shape.delete {
             DeleteBy::Field { field, values } if shape.mode == Mode::Upsert => match position(field) {
-                Some(at) => Some((at, wanted(fields[at], values)?)),
+                Some(at) => Some((at, binding::wanted(fields[at], values)?)),
                 None => None,
             },
             _ => None,
@@ -270,7 +228,7 @@ impl Decoder {
     /// Paths of the fields that values of this schema have and the table does not; they are passed over.
     #[must_use]
     pub fn unknown_fields(&self, id: u32) -> &[String] {
-        self.values.by_id.get(&id).and_then(|&at| self.values.plans.get(at)).map_or(&[], |plan| plan.unknown.as_slice())
+        self.values.get(id).map_or(&[], |plan| plan.unknown.as_slice())
     }
 
     /// How many events the batch holds.
@@ -375,11 +333,10 @@ impl Decoder {
     #[inline]
     fn push_value(&mut self, event: &Event<'_>, value: &[u8]) -> Result<Pushed, Box<Stop>> {
         let (id, body) = split(value, Half::Value)?;
-        let at = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
         if self.keyed_by_record {
             self.append_key_to_row(event)?;
         }
-        let plan = &self.values.plans[at];
+        let plan = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
         append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, plan, Half::Value))?;
         let deletes = match &self.delete_column {
             Some((column, wanted)) => self.columns[*column].last_is(wanted),
@@ -405,8 +362,8 @@ impl Decoder {
     fn append_key_to_row(&mut self, event: &Event<'_>) -> Result<(), Box<Stop>> {
         let key = event.key.ok_or_else(|| Stop::reason(Reason::NullKey, Half::Key))?;
         let (id, body) = split(key, Half::Key)?;
-        let at = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
-        let plan = self.keys.plans[at].into_row.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
+        let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
+        let plan = plans.into_row.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
         append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, plan, Half::Key))
     }
 
@@ -415,9 +372,8 @@ impl Decoder {
         match (self.record_key, self.deleted.as_mut_slice()) {
             (Some(RecordKey::Avro), _) => {
                 let (id, body) = split(key, Half::Key)?;
-                let at = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
-                let plan = self.keys.plans[at].into_deleted.as_ref();
-                let plan = plan.ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
+                let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
+                let plan = plans.into_deleted.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
                 append_all(plan, &mut self.deleted, body).map_err(|fault| Stop::bad(fault, plan, Half::Key))?;
             }
             (Some(form), [column]) => {
@@ -475,8 +431,7 @@ impl Decoder {
     fn finish_orders(&self, batch: &RecordBatch) -> Result<Vec<i64>> {
         let Some(column) = self.order_column else { return Ok(Vec::new()) };
         let at = column + usize::from(self.lineage_at.is_some_and(|lineage| lineage <= column));
-        let orders = order::orders(batch.column(at));
-        let of_rows = orders.ok_or_else(|| Error::Internal("the order_by column has no order".into()))?;
+        let of_rows = order::encode_or_least(batch.column(at)).map_err(Error::Internal)?;
         if self.ops.is_empty() {
             return Ok(of_rows);
         }
@@ -535,64 +490,4 @@ fn append_all(plan: &Plan, columns: &mut [Column], body: &[u8]) -> Result<(), (R
     let mut cursor = Cursor::new(body);
     append_record(&plan.record, columns, &mut cursor)?;
     if cursor.left() > 0 { Err((Reason::TrailingBytes, usize::MAX)) } else { Ok(()) }
-}
-
-fn lineage_position(table: &TableSchema, shape: &EventShape) -> Result<Option<usize>> {
-    let Some(name) = &shape.lineage else { return Ok(None) };
-    let at = table.fields.iter().position(|f| f.name == *name);
-    match at {
-        Some(i) if lineage::fits(&table.fields[i].kind) => Ok(at),
-        Some(i) => Err(Error::Decision(format!(
-            "column `{name}` is of type {} and cannot hold lineage: set `lineage` to another name, or to false",
-            table.fields[i].kind
-        ))),
-        None => Err(Error::Decision(format!(
-            "the table has no column `{name}` for lineage: add it to the table, or set `lineage: false`"
-        ))),
-    }
-}
-
-fn key_positions(table: &TableSchema, shape: &EventShape, fields: &[&Field]) -> Result<Vec<usize>> {
-    if table.key.is_empty() {
-        return Err(Error::Decision("the table has no primary key, which `mode: upsert` needs".into()));
-    }
-    if let Some(key) = &shape.key {
-        let same = key.len() == table.key.len() && key.iter().all(|name| table.key.contains(name));
-        if !same {
-            let (wanted, has) = (key.join(", "), table.key.join(", "));
-            return Err(Error::Decision(format!("`key` is [{wanted}], and the table's identifier fields are [{has}]")));
-        }
-    }
-    let mut positions = Vec::with_capacity(table.key.len());
-    for name in &table.key {
-        let at = fields.iter().position(|f| f.name == *name);
-        let at = at.ok_or_else(|| Error::Decision(format!("the table has no key column `{name}`")))?;
-        schema::check_key(fields[at])?;
-        positions.push(at);
-    }
-    if let (Some(form), [at]) = (shape.record_key, positions.as_slice())
-        && !record_key::raw_fits(form, &fields[*at].kind)
-    {
-        let (name, kind) = (&fields[*at].name, &fields[*at].kind);
-        return Err(Error::Decision(format!("`record_key` does not fit the key column `{name}` of type {kind}")));
-    }
-    Ok(positions)
-}
-
-fn wanted(field: &Field, values: &[String]) -> Result<Wanted> {
-    use crate::core::schema::Type;
-    let unreadable = |value: &String| {
-        Error::Config(format!("`delete.values` has `{value}`, which is no value of `{}` ({})", field.name, field.kind))
-    };
-    match field.kind {
-        Type::Int | Type::Long => {
-            let numbers = values.iter().map(|v| v.parse().map_err(|_| unreadable(v)));
-            Ok(Wanted::Numbers(numbers.collect::<Result<_>>()?))
-        }
-        Type::Boolean => {
-            let flags = values.iter().map(|v| v.parse().map_err(|_| unreadable(v)));
-            Ok(Wanted::Booleans(flags.collect::<Result<_>>()?))
-        }
-        _ => Ok(Wanted::Texts(values.iter().map(|v| v.clone().into_bytes()).collect())),
-    }
 }

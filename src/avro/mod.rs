@@ -5,12 +5,13 @@
 //! row before, a bad record costs that record and neither its neighbours nor its batch.
 
 mod bad;
+mod binding;
 mod columns;
 mod cursor;
 mod decoder;
 mod lineage;
-mod order;
 mod plan;
+mod plans;
 mod read;
 mod record_key;
 mod schema;

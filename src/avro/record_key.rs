@@ -42,6 +42,10 @@ pub fn compile(avro: &Avro, key: &[&Field], columns: &[usize]) -> Result<Plan, S
 pub fn append_raw(form: RecordKey, bytes: &[u8], column: &mut Column) -> Result<(), Reason> {
     match (form, &mut column.data) {
         (RecordKey::String, Data::Bytes(v)) => {
+            // Text does not begin with the magic byte of the wire format: this is an Avro key that nobody announced.
+            if bytes.first() == Some(&0) {
+                return Err(Reason::BadKey);
+            }
             if !is_utf8(bytes) {
                 return Err(Reason::InvalidUtf8);
             }

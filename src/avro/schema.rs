@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::shape::{DeleteBy, EventShape, Mode};
 use super::writer_schema::{self, Avro, AvroField, Unit};
+use crate::core::order::is_orderable;
 use crate::core::schema::{Field, TableSchema, Type};
 use crate::{Error, Result};
 
@@ -115,7 +116,7 @@ pub fn check_settings(columns: &[Field], shape: &EventShape) -> Result<()> {
     };
     if let Some(name) = &shape.order_by {
         let column = find("order_by", name)?;
-        if !super::order::orderable(&column.kind) {
+        if !is_orderable(&column.kind) {
             return Err(Error::Decision(format!(
                 "`order_by` names `{name}` of type {}: use an integer, float, date, time, timestamp or decimal of at most \
                  18 digits",

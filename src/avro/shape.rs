@@ -43,7 +43,8 @@ pub struct EventShape {
     pub mode: Mode,
     /// The key columns in key order; `None`: the fields of the record key. Ignored in [`Mode::Append`].
     pub key: Option<Vec<String>>,
-    /// How record keys are written; `None`: as [`RecordKey::detect`] says for a topic whose keys have no schema.
+    /// How record keys are written; `None`: as [`RecordKey::detect`] says for a topic whose keys have no schema (see
+    /// [`EventShape::with_key_schema`]).
     pub record_key: Option<RecordKey>,
     /// The column whose smaller values never overwrite larger ones.
     pub order_by: Option<String>,
@@ -54,6 +55,17 @@ pub struct EventShape {
 }
 
 impl EventShape {
+    /// Settles how record keys are written where the settings do not say: in Avro, if the registry has a schema for the
+    /// topic's keys. It has to be known before a decoder is made, because bytes alone do not tell: eight bytes may be an
+    /// integer or a short Avro key, and a tombstone read the wrong way deletes nothing.
+    #[must_use]
+    pub fn with_key_schema(mut self, registered: bool) -> Self {
+        if registered {
+            self.record_key.get_or_insert(RecordKey::Avro);
+        }
+        self
+    }
+
     /// Whether the primary key is the record key's fields.
     pub(super) fn keyed_by_record(&self) -> bool {
         self.mode == Mode::Upsert && self.key.is_none()
