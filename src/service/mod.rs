@@ -176,7 +176,7 @@ async fn start(
     let registry = registry(settings)?;
     let topic = first_topic(&topology)?;
     let newest = until_reachable("schema registry", Some(START_PATIENCE), || latest(&registry, &topic)).await?;
-    let shape = event_shape(pipeline);
+    let shape = event_shape(pipeline).with_key_schema(newest.key.is_some());
     let tables = open_tables(settings, catalogs, pipeline, &shape, &newest, seen).await?;
     let until = match options.until_caught_up {
         true => {

@@ -17,7 +17,8 @@ pub const VALUE: &str = r#"{"type":"record","name":"Trade","namespace":"test","f
  {"name":"qty","type":"int"},{"name":"ts","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#;
 
 /// The record key's schema.
-pub const KEY: &str = r#"{"type":"record","name":"TradeKey","namespace":"test","fields":[{"name":"id","type":"long"}]}"#;
+pub const KEY: &str =
+    r#"{"type":"record","name":"TradeKey","namespace":"test","fields":[{"name":"id","type":"long"}]}"#;
 
 /// The columns to select, in the order of [`Scenario::expected`].
 pub const COLUMNS: &str = "id, symbol, price, qty";
@@ -79,7 +80,8 @@ impl Scenario {
         }
         let price = (self.next(4) != 0).then(|| self.next(1_000_000) as f64 / 64.0);
         let (symbol, qty) = (format!("S{}", self.next(50)), self.next(1_000) as i32);
-        let value = json!({"id": id, "symbol": symbol, "price": price, "qty": qty, "ts": 1_700_000_000_000 + self.counter});
+        let value =
+            json!({"id": id, "symbol": symbol, "price": price, "qty": qty, "ts": 1_700_000_000_000 + self.counter});
         let price = price.map_or(NULL.to_owned(), double);
         self.rows.insert(id, vec![id.to_string(), symbol, price, qty.to_string()]);
         let value = self.value.encode_json(value);
