@@ -312,7 +312,11 @@ impl PipelineRun {
     }
 
     async fn tell(&mut self, number: usize, event: TableEvent) -> Result<()> {
+        let name = event.name();
         let actions = self.tables[number].writer.step(event, clock::now_ms());
+        for action in &actions {
+            tracing::debug!(table = self.tables[number].task.table.name(), event = name, action = action.name(), "step");
+        }
         self.act(number, actions).await
     }
 

@@ -2,7 +2,7 @@
 //! without any of the program's own code.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -141,9 +141,4 @@ impl Scenario {
 /// A double as the rows of all engines are written.
 fn double(value: f64) -> String {
     format!("{value:?}")
-}
-
-/// The `firn.yaml` of a path, for messages.
-pub fn arguments(config: &Path) -> [String; 3] {
-    ["run".into(), "-c".into(), config.display().to_string()]
 }

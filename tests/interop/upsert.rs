@@ -62,9 +62,10 @@ fn survives_kills(format_version: u8) {
     scenario.produce(2_000, 500);
     let mut counted = 0;
     for round in 0..kills * 3 {
+        scenario.produce(500, 500);
         let mut process = FirnProcess::run(&config, &[]);
         process.wait_for_stderr("commit written", LIMIT);
-        scenario.produce(1_000, 500);
+        scenario.produce(500, 500);
         std::thread::sleep(Duration::from_millis(97 * (round as u64 % 13)));
         if process.kill_9() {
             counted += 1;

@@ -134,6 +134,49 @@ pub enum Action<R> {
     Stop(Error),
 }
 
+impl<R> Event<R> {
+    /// Its name, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Topics(_) => "topics",
+            Event::Assigned(_) => "assigned",
+            Event::Revoked(_) => "revoked",
+            Event::Opened { .. } => "opened",
+            Event::Chunk(_) => "chunk",
+            Event::OutOfRange(_) => "out of range",
+            Event::Flush => "flush",
+            Event::Reload => "reload",
+            Event::Tick => "tick",
+            Event::Loaded(_) => "loaded",
+            Event::Diff { .. } => "diff",
+            Event::Rows { .. } => "rows",
+            Event::Followed => "followed",
+            Event::Starts(_) => "starts",
+            Event::Written(_) => "written",
+            Event::Outcome(_) => "outcome",
+        }
+    }
+}
+
+impl<R> Action<R> {
+    /// Its name, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::Load { .. } => "load",
+            Action::Follow { .. } => "follow",
+            Action::ResolveStarts { .. } => "resolve starts",
+            Action::Open { .. } => "open",
+            Action::Write { .. } => "write",
+            Action::Inspect => "inspect",
+            Action::Commit(_) => "commit",
+            Action::Landed(_) => "landed",
+            Action::Stop(_) => "stop",
+        }
+    }
+}
+
 /// A commit to try once.
 #[derive(Debug, Clone)]
 pub struct CommitOrder {

@@ -374,7 +374,7 @@ impl<R> Writer<R> {
         if due && (!only_positions || now - self.positions_ms >= POSITIONS_ONLY_MS) {
             self.want_flush = true;
         }
-        if self.flight.is_none() && now - self.loaded_ms >= IDLE_RELOAD_MS {
+        if self.base.is_some() && self.flight.is_none() && now - self.loaded_ms >= IDLE_RELOAD_MS {
             self.want_load = true;
         }
         if self.foreign_since_ms.is_some_and(|since| now - since >= REANCHOR_MS) {
