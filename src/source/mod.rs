@@ -26,7 +26,9 @@ use std::sync::Arc;
 /// [`crate::core::offsets::PartitionId`]; [`Topology`] maps one to the other.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
+    /// The topic's name.
     pub topic: Arc<str>,
+    /// Counted from 0.
     pub partition: i32,
 }
 

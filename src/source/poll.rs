@@ -29,12 +29,15 @@ use crate::{Error, Result};
 pub struct Message<'a> {
     /// A small number for the partition, the same for the life of the source; for tables indexed by partition.
     pub slot: usize,
+    /// Where it is from.
     pub partition: &'a TopicPartition,
+    /// Its place in the partition.
     pub offset: i64,
     /// Milliseconds since 1970; -1 if the record has no time.
     pub timestamp_ms: i64,
+    /// The record key, if it has one.
     pub key: Option<&'a [u8]>,
-    /// `None` is a tombstone.
+    /// The value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
     /// The epoch of the [`Command::Open`] under which it was read.
     pub epoch: Epoch,
@@ -71,17 +74,14 @@ pub trait Handler {
 pub enum Command {
     /// Read an assigned partition from `offset` on; until then it is not read. Opening an open one starts it anew: no
     /// record read before is shown with this epoch, which must be one that was never used.
-    Open {
-        partition: TopicPartition,
-        offset: i64,
-        epoch: Epoch,
-    },
+    Open { partition: TopicPartition, offset: i64, epoch: Epoch },
     /// Stop reading a partition; it stays assigned.
     Close(TopicPartition),
     /// The tables' positions, for the group's lag monitors.
     CommitHint(Vec<(TopicPartition, i64)>),
     /// Show no more records until [`Command::Resume`]. What was fetched stays fetched.
     Pause,
+    /// Show records again.
     Resume,
     /// The topics to own partitions of, from now on.
     Subscribe(Vec<String>),
