@@ -19,7 +19,8 @@ pub struct SourceConfig {
     /// Names of the topics to subscribe to. A pattern is resolved by [`super::Cluster::describe`], and its topics are
     /// renewed with [`super::Command::Subscribe`]: a topic must be in V before it is read.
     pub topics: Vec<String>,
-    /// How much librdkafka may hold in its queue, in bytes. One more fetch response per broker can be under way.
+    /// How much librdkafka may hold in its queue, in bytes; one more fetch response per broker can be under way. 16 MiB
+    /// is plenty: with more, records have left the processor's caches before they are decoded.
     pub queue_bytes: u64,
     /// How long a revoked partition waits for the service to commit what it has. Other members wait as long.
     pub revoke_patience: Duration,
@@ -69,7 +70,8 @@ pub(super) fn asking(brokers: &str, properties: &BTreeMap<String, String>) -> Re
     for (key, value) in properties {
         config.set(key, value);
     }
-    config.set("bootstrap.servers", brokers);
+    // Asked for the end of a log, a broker tells the end: what is decided is a question of its own.
+    config.set("bootstrap.servers", brokers).set("isolation.level", "read_uncommitted");
     Ok(config)
 }
 

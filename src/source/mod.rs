@@ -7,16 +7,18 @@
 mod admin;
 mod client;
 mod config;
+mod handle;
 mod kafka;
 mod poll;
 mod registry;
+mod show;
 mod topics;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::config::{SourceConfig, check_properties};
-pub use self::poll::{Command, Event, Flow, Handler, Message, Source};
+pub use self::handle::{Command, Event, Flow, Handler, Message, Source};
 pub use self::registry::{Fingerprint, Registry, RegistryError, Schema, Version};
 pub use self::topics::{Cluster, StartAt, TopicInfo, TopicSelection, Topology};
 
@@ -26,7 +28,9 @@ use std::sync::Arc;
 /// [`crate::core::offsets::PartitionId`]; [`Topology`] maps one to the other.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
+    /// The topic's name.
     pub topic: Arc<str>,
+    /// Counted from 0.
     pub partition: i32,
 }
 

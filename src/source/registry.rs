@@ -36,17 +36,22 @@ impl Fingerprint {
 /// A schema that the registry gave out under an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
+    /// The id that records carry.
     pub id: i32,
     /// Avro, as JSON.
     pub text: Arc<str>,
+    /// What the text says, whatever its spacing.
     pub fingerprint: Fingerprint,
 }
 
 /// A version of a subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
+    /// The subject's name.
     pub subject: String,
+    /// Counted from 1.
     pub version: i32,
+    /// What is registered under it.
     pub schema: Schema,
 }
 

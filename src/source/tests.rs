@@ -86,7 +86,8 @@ fn seen() -> Arc<Seen> {
 fn config(brokers: &str, group: &str) -> SourceConfig {
     SourceConfig {
         brokers: brokers.to_owned(),
-        properties: BTreeMap::new(),
+        // Members hear of a rebalance from their heartbeats.
+        properties: BTreeMap::from([("heartbeat.interval.ms".into(), "200".into())]),
         group: group.to_owned(),
         topics: vec!["t".into()],
         queue_bytes: 8 << 20,

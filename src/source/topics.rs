@@ -13,6 +13,7 @@ use crate::{Error, Result};
 /// Which topics a pipeline reads.
 #[derive(Debug, Clone)]
 pub enum TopicSelection {
+    /// These.
     Names(Vec<String>),
     /// All topics whose name the expression finds, Kafka's internal ones (`__…`) excepted.
     Pattern(regex::Regex),
@@ -45,7 +46,9 @@ pub struct TopicInfo {
 /// The topics that a pipeline reads, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
+    /// What the brokers call their cluster.
     pub cluster_id: String,
+    /// By name.
     pub topics: BTreeMap<Arc<str>, TopicInfo>,
 }
 
@@ -71,7 +74,9 @@ impl Topology {
 /// Where a pipeline without V begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
+    /// The beginning of the log.
     Earliest,
+    /// The end of the log at that moment.
     Latest,
     /// The first record that is not older than this, in milliseconds since 1970.
     Time(i64),
