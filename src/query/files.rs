@@ -138,8 +138,8 @@ impl AsyncFileReader for Reader {
     }
 }
 
-/// Which rows of each row group are live. Positions count physical rows over all row groups in file order (INV: nothing
-/// is filtered before this), and the plan is per row group, so splitting a file by row groups keeps it right.
+/// Which rows of each row group are live. Positions count physical rows over all row groups in file order, and the plan
+/// is per row group, so splitting a file by row groups keeps it right.
 pub(super) fn access_plan(footer: &ParquetMetaData, deleted: &DeletedPositions) -> ParquetAccessPlan {
     let mut start = 0u32;
     let access = footer.row_groups().iter().map(|group| {

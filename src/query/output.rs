@@ -12,6 +12,7 @@ use arrow::json::writer::{LineDelimited, WriterBuilder as JsonBuilder};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
+use parquet::errors::ParquetError;
 
 use super::engine::Answer;
 use super::query_error;
@@ -80,7 +81,7 @@ impl<'o> Printer<'o> {
             Format::Json => Printer::Json(JsonBuilder::new().with_explicit_nulls(true).build(out)),
             Format::Parquet => {
                 let writer = ArrowWriter::try_new(out, schema.clone(), None);
-                Printer::Parquet(Box::new(writer.map_err(|e| written(&ArrowError::from(e)))?))
+                Printer::Parquet(Box::new(writer.map_err(|e| encoded(&e))?))
             }
         })
     }
@@ -90,7 +91,7 @@ impl<'o> Printer<'o> {
             Printer::Table(table) => table.batch(batch),
             Printer::Csv(csv) => csv.write(&texts(batch, true)?).map_err(|e| written(&e)),
             Printer::Json(json) => json.write(&texts(batch, false)?).map_err(|e| written(&e)),
-            Printer::Parquet(parquet) => parquet.write(batch).map_err(|e| written(&ArrowError::from(e))),
+            Printer::Parquet(parquet) => parquet.write(batch).map_err(|e| encoded(&e)),
         }
     }
 
@@ -102,9 +103,9 @@ impl<'o> Printer<'o> {
                 json.finish().map_err(|e| written(&e))?;
                 flush(json.into_inner())
             }
-            Printer::Parquet(parquet) => {
-                let out = parquet.into_inner().map_err(|e| written(&ArrowError::from(e)))?;
-                flush(out)
+            Printer::Parquet(mut parquet) => {
+                parquet.finish().map_err(|e| encoded(&e))?;
+                flush(*parquet.inner_mut())
             }
         }
     }
@@ -122,6 +123,13 @@ fn written(error: &ArrowError) -> Error {
     match error {
         ArrowError::IoError(text, _) => Error::Unreachable(format!("cannot write the output: {text}")),
         other => Error::Config(format!("the answer cannot be written in this format: {other}")),
+    }
+}
+
+fn encoded(error: &ParquetError) -> Error {
+    match error {
+        ParquetError::External(e) => Error::Unreachable(format!("cannot write the output: {e}")),
+        other => Error::Config(format!("the answer cannot be written as Parquet: {other}")),
     }
 }
 

@@ -74,8 +74,10 @@ impl PinnedTable {
             return Ok((plain, file.records));
         }
         let deleted = self.scan.deletes.positions(index).await.map_err(through)?;
-        let live = file.records.saturating_sub(deleted.len());
-        if deleted.is_empty() {
+        // A foreign delete file may name positions that the file does not have.
+        let gone = deleted.range_cardinality(0..u32::try_from(file.records).unwrap_or(u32::MAX));
+        let live = file.records - gone;
+        if gone == 0 {
             return Ok((plain, live));
         }
         let footer = self.footers.get(&self.scan.store, &file.key, file.bytes).await?;

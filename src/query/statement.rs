@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{DFParserBuilder, Statement as DFStatement};
 use datafusion::sql::sqlparser::ast::{
-    Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableAlias, TableFactor, VisitMut, VisitorMut,
+    Expr, Ident, ObjectName, ObjectNamePart, Query, SetExpr, Statement, TableAlias, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -202,9 +202,15 @@ impl VisitorMut for Walk {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, _expr: &mut datafusion::sql::sqlparser::ast::Expr) -> ControlFlow<Error> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
+        // Chains are flat here; the planner makes a level of each link.
+        let links = match expr {
+            Expr::CompoundFieldAccess { access_chain, .. } => access_chain.len(),
+            Expr::CompoundIdentifier(parts) => parts.len(),
+            _ => 0,
+        };
+        if self.depth + links > DEPTH_MAX {
             return ControlFlow::Break(Error::Config(format!(
                 "an expression is nested more than {DEPTH_MAX} levels deep: use IN (…) or a join in place of long chains"
             )));
@@ -212,7 +218,7 @@ impl VisitorMut for Walk {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, _expr: &mut datafusion::sql::sqlparser::ast::Expr) -> ControlFlow<Error> {
+    fn post_visit_expr(&mut self, _expr: &mut Expr) -> ControlFlow<Error> {
         self.depth -= 1;
         ControlFlow::Continue(())
     }
