@@ -1,0 +1,1 @@
+SELECT DISTINCT venue, event_type FROM lake.market.trades

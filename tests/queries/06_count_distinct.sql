@@ -1,0 +1,1 @@
+SELECT event_type, count(DISTINCT symbol) AS symbols FROM lake.market.trades GROUP BY event_type

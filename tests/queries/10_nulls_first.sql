@@ -1,0 +1,2 @@
+-- ordered
+SELECT id, price FROM lake.market.trades WHERE id < 300 ORDER BY price DESC NULLS FIRST, id

@@ -1,0 +1,1 @@
+SELECT id, CASE WHEN qty IS NULL THEN CAST('none' AS VARCHAR) WHEN qty < 100 THEN CAST('odd' AS VARCHAR) ELSE CAST('round' AS VARCHAR) END AS lot FROM lake.market.trades WHERE id < 500

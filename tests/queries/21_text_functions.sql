@@ -1,0 +1,1 @@
+SELECT DISTINCT upper(symbol) AS u, lower(venue) AS l, substr(symbol, 1, 2) AS s, CAST(length(symbol) AS BIGINT) AS n, concat(symbol, '@', venue) AS c, trim(concat('  ', symbol, ' ')) AS t FROM lake.market.trades

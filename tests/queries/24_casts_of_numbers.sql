@@ -1,0 +1,1 @@
+SELECT id, CAST(id AS VARCHAR) AS t, CAST(qty AS DOUBLE) AS f, CAST(qty AS INTEGER) AS i, CAST(id % 100 AS SMALLINT) AS s FROM lake.market.trades WHERE id < 500

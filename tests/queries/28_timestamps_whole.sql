@@ -1,0 +1,1 @@
+SELECT id, ts FROM lake.market.trades WHERE id < 500

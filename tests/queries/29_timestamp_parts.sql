@@ -1,0 +1,1 @@
+SELECT id, CAST(extract(year FROM ts) AS BIGINT) AS y, CAST(extract(month FROM ts) AS BIGINT) AS m, CAST(extract(day FROM ts) AS BIGINT) AS d, CAST(extract(hour FROM ts) AS BIGINT) AS h FROM lake.market.trades WHERE id < 500

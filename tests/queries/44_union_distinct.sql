@@ -1,0 +1,1 @@
+SELECT symbol AS name FROM lake.market.trades UNION SELECT venue AS name FROM lake.market.trades

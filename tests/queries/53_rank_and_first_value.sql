@@ -1,0 +1,1 @@
+SELECT id, CAST(rank() OVER (PARTITION BY venue ORDER BY qty) AS BIGINT) AS place, first_value(id) OVER (PARTITION BY venue ORDER BY id) AS first FROM lake.market.trades WHERE id < 500 AND qty IS NOT NULL

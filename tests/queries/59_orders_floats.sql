@@ -1,0 +1,1 @@
+SELECT order_id, weight, distance FROM lake.market.orders WHERE distance IS NOT NULL

@@ -1,0 +1,1 @@
+SELECT order_id, cutoff, picked_at FROM lake.market.orders

@@ -1,0 +1,1 @@
+SELECT order_id, signature, checksum FROM lake.market.orders
