@@ -10,6 +10,7 @@ pub mod core;
 pub mod embedded;
 pub mod error;
 pub mod files;
+pub mod query;
 pub mod service;
 pub mod settings;
 pub mod source;
