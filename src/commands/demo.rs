@@ -120,7 +120,9 @@ async fn perform(
     let ended = work.end(ended).await;
     parts.registry.stop().await;
     ended?;
-    let report = work.report(rows_before, answers.rows().await?);
+    // Stopped before the first event, it may not even have made the table.
+    let rows = if work.events == 0 { rows_before } else { answers.rows().await? };
+    let report = work.report(rows_before, rows);
     if work.stopped {
         print(out, &goodbye(&report, work.is_behind()))?;
     }
