@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -66,10 +66,30 @@ pub fn produce(
     consumed: impl Fn(i32) -> i64,
     stop: &AtomicBool,
 ) -> Result<Produced> {
+    produce_paced(job, market, u64::MAX, consumed, stop)
+}
+
+/// As [`produce`], but at most `per_second` events a second, evenly.
+///
+/// # Errors
+/// As [`produce`].
+pub fn produce_paced(
+    job: &Job<'_>,
+    market: &mut Market,
+    per_second: u64,
+    consumed: impl Fn(i32) -> i64,
+    stop: &AtomicBool,
+) -> Result<Produced> {
     let producer = connect(job)?;
     let mut run = Run::new(job, &producer)?;
     let mut done = 0;
+    let began = Instant::now();
     while done < job.events && !stop.load(Ordering::Relaxed) {
+        if per_second != u64::MAX && done as f64 >= began.elapsed().as_secs_f64() * per_second as f64 {
+            producer.poll(WAIT);
+            run.check_deliveries()?;
+            continue;
+        }
         let event = market.next_event();
         let partition = partition_of(event.id, run.next.len() as i32);
         if !run.wait_for_room(partition, &consumed, stop) || !run.send(&event, partition, stop)? {

@@ -1,6 +1,7 @@
 //! Starts the parts, wires them, and stops them in order. The only reader of the clock.
 
 mod clock;
+mod epoch;
 mod intake;
 mod pipeline;
 mod retry;
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::clock::now_ms;
+pub use self::epoch::{open_epoch, set_vector};
 pub use self::pipeline::Progress;
 pub use self::tables::{Catalogs, event_shape, open_catalog};
 

@@ -2,6 +2,10 @@
 //!
 //! Arguments are plain data, so that a test or another program can run a command without a command line.
 
+mod demo;
+
+pub use self::demo::demo;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -159,14 +163,6 @@ impl FromStr for TopicSpec {
             _ => Err("write name:partitions with 1 to 1000 partitions, such as trades:4".to_owned()),
         }
     }
-}
-
-/// Produces market data into the embedded broker, keeps it in a table, and asks the table about it.
-///
-/// # Errors
-/// As [`run`].
-pub async fn demo(_args: DemoArgs, _out: Output<'_>) -> Result<()> {
-    Err(not_built("demo"))
 }
 
 /// Runs the roles of the file until the process is told to stop, or has caught up where that was asked for.
