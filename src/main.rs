@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firn::commands::{
-    self, BrokerArgs, CheckArgs, DemoArgs, Format, GetArgs, OffsetsSetArgs, OffsetsShowArgs, PartitionOffset, RunArgs,
-    SqlArgs, TopicSpec,
+    self, BrokerArgs, CheckArgs, DemoArgs, GetArgs, OffsetsSetArgs, OffsetsShowArgs, PartitionOffset, RunArgs, SqlArgs,
+    TopicSpec,
 };
+use firn::query::Format;
 use firn::settings::Role;
 use firn::{Error, Result};
 use tracing_subscriber::EnvFilter;

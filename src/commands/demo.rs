@@ -6,8 +6,8 @@ mod line;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -246,12 +246,9 @@ fn position(vector: &Vector) -> String {
     let nexts: Vec<u64> = vector.iter().map(|(_, position)| u64::try_from(position.next).unwrap_or(0)).collect();
     let total = grouped(nexts.iter().sum());
     match (nexts.iter().min(), nexts.iter().max()) {
-        (Some(&least), Some(&most)) => format!(
-            "position {} to {} in {} partitions ({total} events)",
-            grouped(least),
-            grouped(most),
-            nexts.len()
-        ),
+        (Some(&least), Some(&most)) => {
+            format!("position {} to {} in {} partitions ({total} events)", grouped(least), grouped(most), nexts.len())
+        }
         _ => "no position yet".into(),
     }
 }
@@ -383,9 +380,9 @@ impl Work {
 
     /// Not everything that was produced is in the table.
     fn is_behind(&self) -> bool {
-        (0i32..).zip(&self.by_partition).any(|(partition, &end)| {
-            u64::try_from(committed(&self.progress, partition)).unwrap_or(0) < end
-        })
+        (0i32..)
+            .zip(&self.by_partition)
+            .any(|(partition, &end)| u64::try_from(committed(&self.progress, partition)).unwrap_or(0) < end)
     }
 
     fn status(&self, committed: u64, goal: Option<u64>, per_second: u64) -> String {

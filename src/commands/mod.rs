@@ -14,6 +14,7 @@ use std::str::FromStr;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::query::{self, Format};
 use crate::service::{self, RunOptions};
 use crate::settings::{Brokers, RegistryUrl, Role, Settings};
 use crate::{Error, Result};
@@ -41,19 +42,6 @@ pub struct RunArgs {
     pub until_caught_up: bool,
     /// Narrows the roles of the file; empty: all of them.
     pub roles: Vec<Role>,
-}
-
-/// How `firn sql` prints rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Aligned columns, for people.
-    Table,
-    /// With a header line.
-    Csv,
-    /// One object per line.
-    Json,
-    /// One Parquet file.
-    Parquet,
 }
 
 /// `firn sql`.
@@ -185,18 +173,38 @@ pub async fn run(args: RunArgs, _out: Output<'_>) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Config`] when the settings or the query are wrong, [`Error::Unreachable`] when a catalog does not answer.
-pub async fn sql(args: SqlArgs, _out: Output<'_>) -> Result<()> {
-    load(&args.config)?;
-    Err(not_built("sql"))
+pub async fn sql(args: SqlArgs, out: Output<'_>) -> Result<()> {
+    let settings = load(&args.config)?;
+    let engine = service::open_engine(&settings).await?;
+    match &args.query {
+        Some(statement) => query::print(engine.query(statement).await?, args.format, out).await.map(|_| ()),
+        None => query::prompt(&engine, args.format, &settings.state_dir.join("sql_history"), out).await,
+    }
 }
 
 /// Prints the current row of a key.
 ///
 /// # Errors
 /// [`Error::No`] when there is none, [`Error::Config`] when the table or the values are wrong.
-pub async fn get(args: GetArgs, _out: Output<'_>) -> Result<()> {
-    load(&args.config)?.table_ref(&args.table)?;
-    Err(not_built("get"))
+pub async fn get(args: GetArgs, out: Output<'_>) -> Result<()> {
+    let settings = load(&args.config)?;
+    let table = settings.table_ref(&args.table)?;
+    let engine = service::open_engine(&settings).await?;
+    let given: Vec<&str> = args.values.iter().map(String::as_str).collect();
+    let configured = settings.pipelines.values().find(|p| p.tables.iter().any(|t| t.table_ref() == table));
+    let values = match configured.and_then(|p| p.key.as_ref()) {
+        // The table keeps its key as a set: values come in the order of the configuration.
+        Some(names) if names.len() == given.len() => {
+            let value_of = |column: &String| names.iter().position(|name| name == column).map(|i| given[i]);
+            let ordered: Option<Vec<&str>> = engine.key(&args.table).await?.iter().map(value_of).collect();
+            ordered.unwrap_or(given)
+        }
+        _ => given,
+    };
+    match engine.get(&args.table, &values).await? {
+        Some(row) => query::print(query::Answer::of(row), Format::Table, out).await.map(|_| ()),
+        None => Err(Error::No(format!("{} has no row with the key {}", args.table, args.values.join(", ")))),
+    }
 }
 
 /// Says what is wrong with the file and its servers, and what to do.

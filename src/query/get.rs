@@ -13,6 +13,14 @@ use super::schema::is_uuid;
 use crate::{Error, Result};
 
 impl Engine {
+    /// The key columns of a table, in the order in which [`Engine::get`] takes their values.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the table is not there; else as [`Engine::query`].
+    pub async fn key(&self, table: &str) -> Result<Vec<String>> {
+        Ok(self.table(table).await?.1.key().to_vec())
+    }
+
     /// The current row of the key whose columns have these values, in key order; none where there is no such row.
     ///
     /// # Errors

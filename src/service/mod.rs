@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::clock::now_ms;
 pub use self::epoch::{open_epoch, set_vector};
 pub use self::pipeline::Progress;
-pub use self::tables::{Catalogs, event_shape, open_catalog};
+pub use self::tables::{Catalogs, event_shape, open_catalog, open_engine};
 
 use self::intake::{Intake, Rejected};
 use self::pipeline::{DRAIN, Ended, PipelineRun, TableRun, by_identity, topic_ids};
@@ -323,7 +323,7 @@ fn source_config(settings: &Settings, pipeline: &Pipeline, topology: &crate::sou
         properties: kafka_properties(settings),
         group: pipeline.group.clone(),
         topics: topology.topics.keys().map(ToString::to_string).collect(),
-        queue_bytes: (settings.memory / 8).clamp(8 << 20, 256 << 20),
+        queue_bytes: (settings.memory / 8).clamp(8 << 20, 16 << 20),
         revoke_patience: DRAIN + Duration::from_secs(5),
     })
 }

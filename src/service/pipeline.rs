@@ -315,7 +315,12 @@ impl PipelineRun {
         let name = event.name();
         let actions = self.tables[number].writer.step(event, clock::now_ms());
         for action in &actions {
-            tracing::debug!(table = self.tables[number].task.table.name(), event = name, action = action.name(), "step");
+            tracing::debug!(
+                table = self.tables[number].task.table.name(),
+                event = name,
+                action = action.name(),
+                "step"
+            );
         }
         self.act(number, actions).await
     }

@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 use super::retry::until_reachable;
 use crate::avro::{self, DeleteBy, EventShape};
 use crate::core::schema::TableSchema;
+use crate::query::{Engine, Limits};
 use crate::settings::{self, CatalogKind, Delete, Mode, Pipeline, Settings, SqlUri, Transform};
 use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, TableSpec};
 use crate::table::{LakeTable, Outcome};
@@ -52,6 +53,18 @@ pub async fn open_catalog(catalog: &settings::Catalog) -> Result<Arc<CatalogHand
     let properties = catalog.properties.iter().map(|(k, v)| (k.clone(), v.expose_secret().to_owned())).collect();
     let config = CatalogConfig { name: catalog.name.clone(), kind, warehouse: catalog.warehouse.clone(), properties };
     iceberg::open_catalog(config).await
+}
+
+/// A query engine over all catalogs of the settings.
+///
+/// # Errors
+/// [`Error::Unreachable`] for a catalog that does not answer.
+pub async fn open_engine(settings: &Settings) -> Result<Engine> {
+    let mut catalogs = Vec::new();
+    for catalog in settings.catalogs.values() {
+        catalogs.push(open_catalog(catalog).await?);
+    }
+    Engine::new(catalogs, Limits { memory_bytes: settings.memory / 4, ..Limits::default() })
 }
 
 /// Opens every catalog of the settings, each at its first use.

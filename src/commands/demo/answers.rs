@@ -7,7 +7,7 @@ use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
 
 use crate::commands::Output;
-use crate::query::{self, Engine, Limits};
+use crate::query::{self, Engine};
 use crate::settings::{Settings, TableRef};
 use crate::{Error, Result, service};
 
@@ -29,14 +29,9 @@ impl Answers {
     /// # Errors
     /// [`Error::Unreachable`] when a catalog does not answer.
     pub(super) async fn open(settings: &Settings, table: &TableRef) -> Result<Answers> {
-        let mut catalogs = Vec::new();
-        for catalog in settings.catalogs.values() {
-            catalogs.push(service::open_catalog(catalog).await?);
-        }
-        let limits = Limits { memory_bytes: settings.memory / 4, ..Limits::default() };
         let parts = std::iter::once(&table.catalog).chain(&table.namespace).chain(std::iter::once(&table.name));
         let spelled = parts.map(|part| identifier(part)).collect::<Vec<_>>().join(".");
-        Ok(Answers { engine: Engine::new(catalogs, limits)?, name: table.to_string(), table: spelled })
+        Ok(Answers { engine: service::open_engine(settings).await?, name: table.to_string(), table: spelled })
     }
 
     /// Rows in the table, counted by reading it.

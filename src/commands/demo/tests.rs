@@ -74,9 +74,8 @@ fn rows_of(batch: &RecordBatch) -> Vec<Row> {
     let column = |name: &str| batch.column_by_name(name).unwrap();
     let text = |name: &str, i| column(name).as_string::<i32>().value(i).to_owned();
     let long = |name: &str, i| column(name).is_valid(i).then(|| column(name).as_primitive::<Int64Type>().value(i));
-    let bits = |name: &str, i| {
-        column(name).is_valid(i).then(|| column(name).as_primitive::<Float64Type>().value(i).to_bits())
-    };
+    let bits =
+        |name: &str, i| column(name).is_valid(i).then(|| column(name).as_primitive::<Float64Type>().value(i).to_bits());
     let lineage = column("_kafka").as_struct();
     let partitions = lineage.column_by_name("partition").unwrap().as_primitive::<Int32Type>();
     let offsets = lineage.column_by_name("offset").unwrap().as_primitive::<Int64Type>();
@@ -201,7 +200,8 @@ async fn a_demo_that_is_stopped_has_committed_what_it_produced() {
             loop {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 let settings = Settings::load(&dir.join("firn.yaml"));
-                let grown = settings.is_ok() && dir.join("data/catalog.db").exists() && committed_in(&dir).await > 3_500;
+                let grown =
+                    settings.is_ok() && dir.join("data/catalog.db").exists() && committed_in(&dir).await > 3_500;
                 if grown || Instant::now() > deadline {
                     break stop.cancel();
                 }
