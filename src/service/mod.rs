@@ -188,7 +188,7 @@ async fn start(
         false => None,
     };
     let first = topology.topics.values().map(|info| info.id.clone()).collect();
-    let starts = Arc::new(Starts { cluster, topics, start: pipeline.start.clone(), first });
+    let starts = Arc::new(Starts { cluster, topics, start: pipeline.start, first });
 
     let (answer, answers) = mpsc::channel(16);
     let schema = tables[0].schema();

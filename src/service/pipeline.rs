@@ -97,8 +97,17 @@ impl PipelineRun {
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<Ended> {
         let ended = self.events(stop).await;
         self.save_indexes();
+        self.report_rejected();
         self.source.stop().await;
         ended
+    }
+
+    /// Says how many records were rejected, by reason: their own lines are limited in number.
+    fn report_rejected(&self) {
+        let Ok(rejected) = self.rejected.lock() else { return };
+        for (reason, records) in &rejected.by_reason {
+            tracing::warn!(pipeline = %self.name, reason, records, "records were rejected in this run");
+        }
     }
 
     async fn events(&mut self, stop: CancellationToken) -> Result<Ended> {
@@ -114,7 +123,7 @@ impl PipelineRun {
                     let Some((number, event)) = answer else { return Ok(Ended::Stopped) };
                     self.tell(number, event?).await?;
                 }
-                event = self.source.event() => self.from_source(event).await?,
+                event = self.source.event() => self.on_source(event).await?,
                 () = stop.cancelled(), if self.draining.is_none() => {
                     self.draining = Some(Instant::now() + DRAIN);
                     self.source.send(Command::Pause).await?;
@@ -227,7 +236,7 @@ impl PipelineRun {
 
     // ---- the source -------------------------------------------------------------------------------------------------
 
-    async fn from_source(&mut self, event: Option<source::Event>) -> Result<()> {
+    async fn on_source(&mut self, event: Option<source::Event>) -> Result<()> {
         match event {
             None => return Err(Error::Internal("the kafka poll thread has ended".into())),
             Some(source::Event::Failed(error)) => return Err(error),

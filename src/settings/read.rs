@@ -253,7 +253,7 @@ pub(super) fn show_size(bytes: u64) -> String {
         (1_000, "kB"),
         (1 << 10, "KiB"),
     ];
-    match UNITS.iter().find(|(unit, _)| bytes > 0 && bytes % unit == 0) {
+    match UNITS.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }
