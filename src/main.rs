@@ -227,8 +227,7 @@ async fn offsets(command: Offsets, out: commands::Output<'_>) -> Result<()> {
         }
         Offsets::Set { config, pipeline, table, positions, from_property, new_epoch, force, reason } => {
             let config = config.config;
-            let args =
-                OffsetsSetArgs { config, pipeline, table, positions, from_property, new_epoch, force, reason };
+            let args = OffsetsSetArgs { config, pipeline, table, positions, from_property, new_epoch, force, reason };
             commands::offsets_set(args, out).await
         }
     }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{Output, TopicSpec, print, stop_signal};
-use crate::embedded::{Addresses, ServeArgs, serve};
 use crate::Result;
+use crate::embedded::{Addresses, ServeArgs, serve};
 
 /// `firn broker`.
 #[derive(Debug, Clone)]

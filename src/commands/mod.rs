@@ -287,10 +287,6 @@ pub fn print(out: Output<'_>, text: &str) -> Result<()> {
     written.map_err(|e| Error::Unreachable(format!("cannot write the output: {e}")))
 }
 
-fn not_built(command: &str) -> Error {
-    Error::Config(format!("`firn {command}` is not built yet"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

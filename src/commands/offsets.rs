@@ -209,11 +209,13 @@ fn fill(report: &mut TableReport, view: &View, log: Option<&Log>) -> Option<Erro
         }
         VectorRead::Lost(anchor) => {
             report.state = "lost";
-            let what = "the snapshot that held the position is gone, and the current one cannot be shown to descend from it";
+            let what =
+                "the snapshot that held the position is gone, and the current one cannot be shown to descend from it";
             let Some(anchor) = anchor else {
                 return Some(Error::Decision(format!("{what}; no property has the position either")));
             };
-            let error = format!("{what}; the positions below are those of the property, as of snapshot {}", anchor.snapshot);
+            let error =
+                format!("{what}; the positions below are those of the property, as of snapshot {}", anchor.snapshot);
             (anchor.vector, Some(Error::Decision(error)))
         }
     };
@@ -262,7 +264,9 @@ fn hint(error: &Error, settings: &Settings, report: &TableReport) -> String {
         _ => return error.to_string(),
     };
     let (file, pipeline, table) = (settings.path.display(), &report.pipeline, &report.table);
-    format!("{error}; `firn offsets set -c {file} --pipeline {pipeline} --table {table} {flag} --reason \"…\"` accepts that")
+    format!(
+        "{error}; `firn offsets set -c {file} --pipeline {pipeline} --table {table} {flag} --reason \"…\"` accepts that"
+    )
 }
 
 impl TableReport {
@@ -274,7 +278,8 @@ impl TableReport {
         if let Some(cluster) = &self.cluster {
             let _ = writeln!(text, "  kafka cluster {cluster}");
         }
-        let topics: BTreeMap<&str, &str> = self.partitions.iter().map(|p| (p.topic_id.as_str(), p.topic.as_str())).collect();
+        let topics: BTreeMap<&str, &str> =
+            self.partitions.iter().map(|p| (p.topic_id.as_str(), p.topic.as_str())).collect();
         for (id, name) in topics {
             let _ = writeln!(text, "  topic {name}, id {id}");
         }
@@ -298,7 +303,8 @@ async fn open(settings: &Settings, catalogs: &Catalogs, table: &Table) -> Result
     if catalog_is_new(settings, &table.catalog) {
         return Ok(None);
     }
-    let opened = async { catalogs.get(settings, &table.catalog).await?.load_table(&table.namespace, &table.name).await };
+    let opened =
+        async { catalogs.get(settings, &table.catalog).await?.load_table(&table.namespace, &table.name).await };
     in_time(&format!("catalog {}", table.catalog), PATIENCE, opened).await
 }
 
@@ -337,7 +343,8 @@ pub async fn offsets_set(args: OffsetsSetArgs, out: Output<'_>) -> Result<()> {
     for table in tables {
         let name = table.table_ref().to_string();
         let found = open(&settings, &catalogs, table).await?;
-        let found = found.ok_or_else(|| Error::Config(format!("table {name} is not there yet: `firn run` creates it")))?;
+        let found =
+            found.ok_or_else(|| Error::Config(format!("table {name} is not there yet: `firn run` creates it")))?;
         // All are looked at before the first is changed.
         let view = in_time(&name, PATIENCE, found.load(None)).await?;
         reposition(&view.history, &log, &order).map_err(|e| e.within(format_args!("table {name}")))?;
@@ -400,6 +407,3 @@ fn changed(table: &str, before: Option<&View>, after: &Vector, mode: Mode) -> St
 fn time(ms: i64) -> Option<String> {
     chrono::DateTime::from_timestamp_millis(ms).map(|t| t.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
-
-#[cfg(test)]
-mod tests;

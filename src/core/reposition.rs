@@ -198,8 +198,7 @@ mod tests {
     }
 
     fn history(vector: Option<Vector>, end: WalkEnd, anchor: Option<Vector>) -> History {
-        let ancestor =
-            Ancestor { id: 5, parent: Some(4), sequence: 5, timestamp_ms: 0, attempt: None, vector };
+        let ancestor = Ancestor { id: 5, parent: Some(4), sequence: 5, timestamp_ms: 0, attempt: None, vector };
         let anchor = anchor.map(|vector| Anchor { vector, snapshot: 1, sequence: 1 });
         History { ancestors: vec![ancestor], end, anchor }
     }

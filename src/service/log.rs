@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::starts::start_at;
 use super::selection;
+use super::starts::start_at;
 use crate::core::reposition::{Log, PartitionLog, TopicLog};
 use crate::settings::{Brokers, Pipeline, Settings};
 use crate::source::{Cluster, Topology};

@@ -204,7 +204,7 @@ async fn start(
     seen: &[Arc<str>],
 ) -> Result<PipelineRun> {
     let topics = selection(pipeline)?;
-    let cluster = cluster(settings)?;
+    let cluster = cluster_within(settings, BROKER_TIMEOUT.min(options.patience.unreachable))?;
     let topology = cluster.describe(&topics, options.patience.unreachable, options.patience.topic).await?;
     let registry = registry(settings)?;
     let topic = first_topic(&topology)?;
