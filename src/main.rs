@@ -95,6 +95,9 @@ enum Command {
     Check {
         #[command(flatten)]
         config: Config,
+        /// Print the settings in effect, without secrets
+        #[arg(short, long)]
+        verbose: bool,
     },
     /// The position of each table in the log
     Offsets {
@@ -118,6 +121,9 @@ enum Offsets {
     Show {
         #[command(flatten)]
         config: Config,
+        /// How the positions are printed
+        #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+        format: ReportFormat,
     },
     /// Set positions by an empty commit that carries the reason
     Set {
@@ -130,12 +136,28 @@ enum Offsets {
         #[arg(long)]
         table: Option<String>,
         /// The next offset to read; may be repeated
-        #[arg(long = "partition", required = true, value_name = "TOPIC/PARTITION=OFFSET")]
+        #[arg(long = "partition", value_name = "TOPIC/PARTITION=OFFSET")]
         positions: Vec<PartitionOffset>,
+        /// Accept the position that the table property has, where the history that held it is gone
+        #[arg(long, conflicts_with = "new_epoch")]
+        from_property: bool,
+        /// The topic was created again, or the brokers are another cluster: begin anew, at the log's first offset or where
+        /// --partition says
+        #[arg(long)]
+        new_epoch: bool,
+        /// Take offsets that the log does not have
+        #[arg(long)]
+        force: bool,
         /// Why, kept in the table's history
         #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
         reason: String,
     },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReportFormat {
+    Table,
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -184,15 +206,29 @@ async fn dispatch(command: Command, out: commands::Output<'_>) -> Result<()> {
         Command::Get { config: Config { config }, table, values } => {
             commands::get(GetArgs { config, table, values }, out).await
         }
-        Command::Check { config: Config { config } } => commands::check(CheckArgs { config }, out).await,
-        Command::Offsets { command: Offsets::Show { config: Config { config } } } => {
-            commands::offsets_show(OffsetsShowArgs { config }, out).await
+        Command::Check { config: Config { config }, verbose } => {
+            commands::check(CheckArgs { config, verbose }, out).await
         }
-        Command::Offsets {
-            command: Offsets::Set { config: Config { config }, pipeline, table, positions, reason },
-        } => commands::offsets_set(OffsetsSetArgs { config, pipeline, table, positions, reason }, out).await,
+        Command::Offsets { command } => offsets(command, out).await,
         Command::Broker { registry_listen, topics } => {
             commands::broker(BrokerArgs { registry_listen, topics }, out).await
+        }
+    }
+}
+
+async fn offsets(command: Offsets, out: commands::Output<'_>) -> Result<()> {
+    match command {
+        Offsets::Show { config: Config { config }, format } => {
+            let format = match format {
+                ReportFormat::Table => Format::Table,
+                ReportFormat::Json => Format::Json,
+            };
+            commands::offsets_show(OffsetsShowArgs { config, format }, out).await
+        }
+        Offsets::Set { config, pipeline, table, positions, from_property, new_epoch, force, reason } => {
+            let config = config.config;
+            let args = OffsetsSetArgs { config, pipeline, table, positions, from_property, new_epoch, force, reason };
+            commands::offsets_set(args, out).await
         }
     }
 }

@@ -2,21 +2,27 @@
 //!
 //! Arguments are plain data, so that a test or another program can run a command without a command line.
 
+mod broker;
+mod check;
 mod demo;
-
-pub use self::demo::demo;
+mod offsets;
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub use self::broker::{BrokerArgs, broker};
+pub use self::check::{CheckArgs, check};
+pub use self::demo::demo;
+pub use self::offsets::{OffsetsSetArgs, OffsetsShowArgs, offsets_set, offsets_show};
+
 use crate::query::{self, Format};
 use crate::service::{self, RunOptions};
-use crate::settings::{Brokers, RegistryUrl, Role, Settings};
+use crate::settings::{Brokers, CatalogKind, RegistryUrl, Role, Settings, SqlUri};
 use crate::{Error, Result};
 
 /// Where a command prints its answer. Logs go elsewhere.
@@ -64,44 +70,6 @@ pub struct GetArgs {
     pub table: String,
     /// One value per key column, in key order.
     pub values: Vec<String>,
-}
-
-/// `firn check`.
-#[derive(Debug, Clone)]
-pub struct CheckArgs {
-    /// The settings file.
-    pub config: PathBuf,
-}
-
-/// `firn offsets show`.
-#[derive(Debug, Clone)]
-pub struct OffsetsShowArgs {
-    /// The settings file.
-    pub config: PathBuf,
-}
-
-/// `firn offsets set`.
-#[derive(Debug, Clone)]
-pub struct OffsetsSetArgs {
-    /// The settings file.
-    pub config: PathBuf,
-    /// The pipeline whose tables get the position.
-    pub pipeline: String,
-    /// `catalog.namespace.table`; none: every table of the pipeline.
-    pub table: Option<String>,
-    /// The next offset of each partition that changes; at least one.
-    pub positions: Vec<PartitionOffset>,
-    /// Kept in the table's history.
-    pub reason: String,
-}
-
-/// `firn broker`.
-#[derive(Debug, Clone)]
-pub struct BrokerArgs {
-    /// Where the registry listens. The broker takes a free port of 127.0.0.1 and says which.
-    pub registry_listen: SocketAddr,
-    /// Topics to create.
-    pub topics: Vec<TopicSpec>,
 }
 
 /// The next offset of a partition, written `topic/partition=offset`.
@@ -207,51 +175,6 @@ pub async fn get(args: GetArgs, out: Output<'_>) -> Result<()> {
     }
 }
 
-/// Says what is wrong with the file and its servers, and what to do.
-///
-/// # Errors
-/// [`Error::Config`] when the file is wrong, [`Error::Unreachable`] when a server does not answer.
-pub async fn check(args: CheckArgs, out: Output<'_>) -> Result<()> {
-    let settings = load(&args.config)?;
-    let mut text = format!("{}: valid; in effect:\n{}", settings.path.display(), settings.redacted());
-    settings.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
-    print(out, &text)?;
-    Err(not_built("check (of servers and tables)"))
-}
-
-/// Prints V of each table and how far it is behind the log.
-///
-/// # Errors
-/// As [`check`].
-pub async fn offsets_show(args: OffsetsShowArgs, _out: Output<'_>) -> Result<()> {
-    load(&args.config)?;
-    Err(not_built("offsets show"))
-}
-
-/// Sets V by an empty commit that carries the reason.
-///
-/// # Errors
-/// [`Error::Config`] when the pipeline or table is not configured; else as [`check`].
-pub async fn offsets_set(args: OffsetsSetArgs, _out: Output<'_>) -> Result<()> {
-    let settings = load(&args.config)?;
-    let pipeline = settings.pipeline(&args.pipeline)?;
-    if let Some(name) = &args.table {
-        let table = settings.table_ref(name)?;
-        if !pipeline.tables.iter().any(|written| written.table_ref() == table) {
-            return Err(Error::Config(format!("pipeline '{}' does not write the table '{table}'", pipeline.name)));
-        }
-    }
-    Err(not_built("offsets set"))
-}
-
-/// Serves the embedded broker and registry until the process is told to stop.
-///
-/// # Errors
-/// [`Error::Unreachable`] when the address is taken.
-pub async fn broker(_args: BrokerArgs, _out: Output<'_>) -> Result<()> {
-    Err(not_built("broker"))
-}
-
 /// Cancelled by the first SIGTERM or SIGINT; a second one ends the process at once.
 ///
 /// # Errors
@@ -315,6 +238,46 @@ fn refuse_embedded(settings: &Settings) -> Result<()> {
     )))
 }
 
+/// Keeps the error with the highest exit code.
+fn worse(worst: &mut Option<Error>, error: Error) {
+    if worst.as_ref().is_none_or(|w| w.exit_code() < error.exit_code()) {
+        *worst = Some(error);
+    }
+}
+
+/// The answer of a server, or that it did not answer within `patience`.
+async fn in_time<T>(what: &str, patience: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let silent = || Error::Unreachable(format!("{what} does not answer within {} s", patience.as_secs()));
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| Err(silent()))
+}
+
+/// Whether a catalog's database is a file that does not exist yet: opening it would create it.
+fn catalog_is_new(settings: &Settings, name: &str) -> bool {
+    match settings.catalogs.get(name).map(|catalog| &catalog.kind) {
+        Some(CatalogKind::IcebergSql { uri: SqlUri::Sqlite(path) }) => !path.exists(),
+        _ => false,
+    }
+}
+
+/// Rows of equally many cells as aligned columns, each line after `indent`; cells of digits are aligned to the right.
+fn aligned(indent: &str, rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = indent.to_owned();
+        for (cell, width) in row.iter().zip(&widths) {
+            let number = cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+            let padded = if number { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
+            line.push_str(&padded);
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
 /// Prints an answer.
 ///
 /// # Errors
@@ -322,10 +285,6 @@ fn refuse_embedded(settings: &Settings) -> Result<()> {
 pub fn print(out: Output<'_>, text: &str) -> Result<()> {
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|e| Error::Unreachable(format!("cannot write the output: {e}")))
-}
-
-fn not_built(command: &str) -> Error {
-    Error::Config(format!("`firn {command}` is not built yet"))
 }
 
 #[cfg(test)]

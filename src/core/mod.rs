@@ -9,5 +9,6 @@ pub mod mutant;
 pub mod offsets;
 pub mod order;
 pub mod plan;
+pub mod reposition;
 pub mod schema;
 pub mod writer;

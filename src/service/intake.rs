@@ -49,7 +49,7 @@ pub(super) enum SchemaAnswer {
 pub(super) type TopicIds = Arc<std::sync::Mutex<BTreeMap<Arc<str>, Arc<str>>>>;
 
 /// How many records were rejected, by reason; read by the pipeline for its report.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Rejected {
     pub(super) by_reason: BTreeMap<&'static str, u64>,
 }
@@ -208,7 +208,10 @@ impl Intake {
     /// Passes on what came before, then the reason to stop.
     fn stop(&mut self, error: Error) {
         self.stopped = true;
-        self.cut();
+        // A chunk that waits for room must not be overwritten: what follows it is read again from V.
+        if self.ready.is_none() {
+            self.cut();
+        }
         if self.ready.is_none() {
             self.ready = Some(FromIntake::Fatal(error));
             return;

@@ -3,6 +3,7 @@
 mod clock;
 mod epoch;
 mod intake;
+mod log;
 mod pipeline;
 mod retry;
 mod saved_index;
@@ -23,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::clock::now_ms;
 pub use self::epoch::{open_epoch, set_vector};
+pub use self::log::{cluster_within, read_log};
 pub use self::pipeline::Progress;
 pub use self::tables::{Catalogs, event_shape, open_catalog, open_engine};
 
 use self::intake::{Intake, Rejected};
-use self::pipeline::{DRAIN, Ended, PipelineRun, TableRun, by_identity, topic_ids};
-use self::retry::until_reachable;
+use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, TableRun, by_identity, topic_ids};
+use self::retry::{backoff, until_reachable};
 use self::schemas::{SchemaDesk, first_topic, latest};
 use self::starts::Starts;
 use self::table_task::TableTask;
@@ -43,20 +45,39 @@ use crate::source::{Cluster, Registry, Source, SourceConfig, TopicSelection};
 use crate::table::LakeTable;
 use crate::{Error, Result};
 
-/// How long a dependency may take to answer at start before the process ends with exit code 3.
-pub const START_PATIENCE: Duration = Duration::from_secs(60);
-/// How long a topic may take to appear at start.
-const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
 /// How long one question to the broker may take.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Chunks between the poll thread and the writers at most.
 const CHUNKS: usize = 4;
+
+/// How long a dependency may take to answer at start before the process ends with exit code 3.
+pub const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long things that may be about to come are waited for at start. Once a pipeline has run, outages are waited out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long a dependency may take to answer before the process ends with exit code 3.
+    pub unreachable: Duration,
+    /// How long a topic may take to appear.
+    pub topic: Duration,
+    /// How long the subject of a topic's values may take to appear in the schema registry.
+    pub subject: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Patience { unreachable: START_PATIENCE, topic: seconds(10), subject: seconds(30) }
+    }
+}
 
 /// How to run.
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// End once every partition has reached the end seen at start.
     pub until_caught_up: bool,
+    /// How long what is missing at start is waited for.
+    pub patience: Patience,
     /// What each pipeline reports, by name.
     pub progress: BTreeMap<String, Arc<Progress>>,
 }
@@ -108,15 +129,28 @@ async fn supervise(
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut seen = Vec::new();
+    let mut options = options.clone();
+    let mut outages = 0;
     loop {
-        let starting = start(settings, catalogs, pipeline, options, &seen);
+        let starting = start(settings, catalogs, pipeline, &options, &seen);
         let run = tokio::select! {
             run = starting => run?,
             () = stop.cancelled() => return Ok(()),
         };
-        match run.run(stop.clone()).await? {
-            Ended::Stopped | Ended::CaughtUp => return Ok(()),
-            Ended::SchemaChanged(schema) => {
+        // It has run: from here on an outage is waited out, and work goes on from V.
+        options.patience.unreachable = Duration::MAX;
+        match run.run(stop.clone()).await {
+            Err(Error::Unreachable(why)) if !stop.is_cancelled() => {
+                outages += 1;
+                tracing::warn!(pipeline = pipeline.name, why, outages, "reading again from the table's position");
+                tokio::select! {
+                    () = tokio::time::sleep(backoff(outages)) => {}
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
+            Err(error) => return Err(error),
+            Ok(Ended::Stopped | Ended::CaughtUp) => return Ok(()),
+            Ok(Ended::SchemaChanged(schema)) => {
                 tracing::info!(pipeline = pipeline.name, "a schema has columns that the tables lack; adding them");
                 seen.push(schema);
             }
@@ -147,10 +181,7 @@ pub fn registry(settings: &Settings) -> Result<Registry> {
 /// # Errors
 /// [`Error::Config`] for `embedded`, and for properties that librdkafka refuses.
 pub fn cluster(settings: &Settings) -> Result<Cluster> {
-    match &settings.kafka.brokers {
-        Brokers::List(brokers) => Cluster::connect(brokers, &kafka_properties(settings), BROKER_TIMEOUT),
-        Brokers::Embedded => Err(Error::Config("kafka.brokers: embedded is not running here".into())),
-    }
+    cluster_within(settings, BROKER_TIMEOUT)
 }
 
 /// Which topics a pipeline reads.
@@ -173,13 +204,15 @@ async fn start(
     seen: &[Arc<str>],
 ) -> Result<PipelineRun> {
     let topics = selection(pipeline)?;
-    let cluster = cluster(settings)?;
-    let topology = cluster.describe(&topics, START_PATIENCE, TOPIC_PATIENCE).await?;
+    let cluster = cluster_within(settings, BROKER_TIMEOUT.min(options.patience.unreachable))?;
+    let topology = cluster.describe(&topics, options.patience.unreachable, options.patience.topic).await?;
     let registry = registry(settings)?;
     let topic = first_topic(&topology)?;
-    let newest = until_reachable("schema registry", Some(START_PATIENCE), || latest(&registry, &topic)).await?;
+    let patience = options.patience;
+    let ask = || latest(&registry, &topic, patience.subject);
+    let newest = until_reachable("schema registry", Some(patience.unreachable), ask).await?;
     let shape = event_shape(pipeline).with_key_schema(newest.key.is_some());
-    let tables = open_tables(settings, catalogs, pipeline, &shape, &newest, seen).await?;
+    let tables = open_tables(settings, catalogs, pipeline, &shape, &newest, (seen, patience)).await?;
     let until = match options.until_caught_up {
         true => {
             let partitions: Vec<_> = topology.partitions().map(|(partition, _)| partition).collect();
@@ -236,6 +269,7 @@ async fn start(
         until,
         progress,
         rejected,
+        reported: Reported::default(),
         epochs: 0,
         revoking: None,
         draining: None,
@@ -251,17 +285,17 @@ async fn open_tables(
     pipeline: &Pipeline,
     shape: &EventShape,
     newest: &schemas::Latest,
-    seen: &[Arc<str>],
+    (seen, patience): (&[Arc<str>], Patience),
 ) -> Result<Vec<Arc<dyn LakeTable>>> {
     let mut opened: Vec<Arc<dyn LakeTable>> = Vec::new();
     for table in &pipeline.tables {
         let name = table.catalog.as_str();
-        let catalog = until_reachable(name, Some(START_PATIENCE), || catalogs.get(settings, name)).await?;
+        let catalog = until_reachable(name, Some(patience.unreachable), || catalogs.get(settings, name)).await?;
         let mut last = None;
         for value in std::iter::once(&newest.value).chain(seen) {
             let wanted = table_schema(value, newest.key.as_deref(), shape, table.format_version)?;
             let open = || tables::open_table(&catalog, &pipeline.name, table, &wanted);
-            last = Some(until_reachable(name, Some(START_PATIENCE), open).await?);
+            last = Some(until_reachable(name, Some(patience.unreachable), open).await?);
         }
         opened.extend(last.map(|table| Arc::new(table) as Arc<dyn LakeTable>));
     }

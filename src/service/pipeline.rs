@@ -25,6 +25,8 @@ const TICK: Duration = Duration::from_millis(100);
 const CATCH_UP_LOOK: Duration = Duration::from_secs(1);
 /// How long what is uncommitted may take to be committed before partitions are given away, or the process ends.
 pub(super) const DRAIN: Duration = Duration::from_secs(20);
+/// How often the counts of rejected records are logged, at most.
+const REJECTED_LOOK: Duration = Duration::from_secs(10);
 /// How often topics are looked up again for a pattern.
 const TOPICS_LOOK: Duration = Duration::from_secs(30);
 
@@ -51,6 +53,7 @@ pub(super) struct PipelineRun {
     pub(super) until: Option<BTreeMap<PartitionId, i64>>,
     pub(super) progress: Arc<Progress>,
     pub(super) rejected: Arc<std::sync::Mutex<Rejected>>,
+    pub(super) reported: Reported,
     pub(super) epochs: u64,
     pub(super) revoking: Option<Revoking>,
     pub(super) draining: Option<Instant>,
@@ -64,6 +67,13 @@ pub(super) struct Revoking {
     /// Dropping it lets them go.
     _done: oneshot::Sender<()>,
     until: Instant,
+}
+
+/// What was last said about rejected records.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    at: Option<Instant>,
+    rejected: Rejected,
 }
 
 /// How far a pipeline is, for whoever shows it.
@@ -96,6 +106,10 @@ impl PipelineRun {
     /// Runs until told to stop, caught up, or in need of a person.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<Ended> {
         let ended = self.events(stop).await;
+        self.report_rejected();
+        if let Ok(Ended::CaughtUp) = &ended {
+            self.report_totals();
+        }
         self.save_indexes();
         self.report_rejected();
         self.source.stop().await;
@@ -202,6 +216,9 @@ impl PipelineRun {
                     self.tell_all(|| Event::Reload).await?;
                 }
             }
+        }
+        if self.reported.at.is_none_or(|at| at.elapsed() >= REJECTED_LOOK) {
+            self.report_rejected();
         }
         if self.topics_looked.elapsed() >= TOPICS_LOOK {
             self.topics_looked = Instant::now();
@@ -371,6 +388,31 @@ impl PipelineRun {
             self.source.send(Command::CommitHint(hint)).await?;
         }
         Ok(())
+    }
+
+    /// Says how many records were rejected, by reason, where that changed.
+    fn report_rejected(&mut self) {
+        let Ok(rejected) = self.rejected.lock().map(|r| r.clone()) else { return };
+        if rejected != self.reported.rejected {
+            let (records, by_reason) = (rejected.by_reason.values().sum::<u64>(), &rejected.by_reason);
+            tracing::info!(pipeline = self.name, records, ?by_reason, "records rejected so far");
+            self.reported = Reported { at: Some(Instant::now()), rejected };
+        }
+    }
+
+    fn report_totals(&self) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let Progress { events, commits, appended, superseded, .. } = &*self.progress;
+        let rejected: u64 = self.reported.rejected.by_reason.values().sum();
+        tracing::info!(
+            pipeline = self.name,
+            events = events.load(Relaxed),
+            commits = commits.load(Relaxed),
+            appended = appended.load(Relaxed),
+            superseded = superseded.load(Relaxed),
+            rejected,
+            "caught up"
+        );
     }
 
     /// Saves what the indexes know, so that the next start need not read all keys. A failure costs time, nothing else.

@@ -11,9 +11,6 @@ use crate::core::schema::{TableSchema, Type};
 use crate::source::{Registry, RegistryError, Topology};
 use crate::{Error, Result};
 
-/// How long a subject may take to appear at the first start.
-const SUBJECT_PATIENCE: Duration = Duration::from_secs(30);
-
 /// The newest schemas of a topic.
 #[derive(Debug, Clone)]
 pub(super) struct Latest {
@@ -23,14 +20,15 @@ pub(super) struct Latest {
     pub(super) key: Option<Arc<str>>,
 }
 
-/// Asks for the newest schemas of a topic: subjects `<topic>-value` and `<topic>-key`.
-pub(super) async fn latest(registry: &Registry, topic: &str) -> Result<Latest> {
+/// Asks for the newest schemas of a topic: subjects `<topic>-value` and `<topic>-key`. The first may take `patience` to
+/// appear.
+pub(super) async fn latest(registry: &Registry, topic: &str, patience: Duration) -> Result<Latest> {
     let subject = format!("{topic}-value");
     let since = std::time::Instant::now();
     let value = loop {
         match registry.latest(&subject).await {
             Ok(version) => break version.schema.text,
-            Err(RegistryError::NotFound(_)) if since.elapsed() < SUBJECT_PATIENCE => {
+            Err(RegistryError::NotFound(_)) if since.elapsed() < patience => {
                 tracing::warn!(
                     subject,
                     "the schema registry does not have this subject yet; waiting for its first schema"

@@ -55,7 +55,7 @@ pub(super) fn for_core(topology: &source::Topology) -> Topology {
     }
 }
 
-fn start_at(start: &Start) -> StartAt {
+pub(super) fn start_at(start: &Start) -> StartAt {
     match start {
         Start::Earliest => StartAt::Earliest,
         Start::Latest => StartAt::Latest,

@@ -11,3 +11,4 @@
 mod contract;
 mod iceberg;
 mod query;
+mod run;

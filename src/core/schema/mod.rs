@@ -1,8 +1,10 @@
 //! The columns of a table, without any format's spelling of them.
 
 mod arrow;
+mod compare;
 
 pub use self::arrow::{FIELD_ID_KEY, field_id, to_arrow};
+pub use self::compare::{Difference, compare, same_type, widen};
 
 /// A column type, as wide as Iceberg and Delta can both say it. Names follow the Iceberg specification.
 #[derive(Debug, Clone, PartialEq, Eq)]

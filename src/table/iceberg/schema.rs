@@ -7,7 +7,7 @@ use iceberg::spec::{
     ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Type as IcebergType,
 };
 
-use crate::core::schema::{Field, TableSchema, Type};
+use crate::core::schema::{Field, TableSchema, Type, same_type, widen};
 use crate::error::{Error, Result};
 
 /// The Iceberg type of a Firn type. Fields keep the ids they have.
@@ -187,32 +187,6 @@ fn grow_field(old: &Field, new: &Field, path: &str, next: &mut i32) -> Result<Fi
             .ok_or_else(|| Error::Decision(format!("column {path} is {a} in the table and cannot become {b}")))?,
     };
     Ok(Field { kind, required: old.required && new.required, ..old.clone() })
-}
-
-/// The type that holds values of both, if Iceberg allows to promote the table's type to it.
-fn widen(table: &Type, wanted: &Type) -> Option<Type> {
-    match (table, wanted) {
-        (Type::Int, Type::Long) => Some(Type::Long),
-        (Type::Float, Type::Double) => Some(Type::Double),
-        // The table is wider already: narrower values fit as they are.
-        (Type::Long, Type::Int) | (Type::Double, Type::Float) => Some(table.clone()),
-        (Type::Decimal { precision: p, scale: s }, Type::Decimal { precision: q, scale: t }) if s == t => {
-            Some(Type::Decimal { precision: *p.max(q), scale: *s })
-        }
-        (a, b) if a == b => Some(a.clone()),
-        _ => None,
-    }
-}
-
-fn same_type(a: &Type, b: &Type) -> bool {
-    match (a, b) {
-        (Type::Struct(x), Type::Struct(y)) => {
-            x.len() == y.len() && x.iter().zip(y).all(|(f, g)| f.name == g.name && same_type(&f.kind, &g.kind))
-        }
-        (Type::List(x), Type::List(y)) => same_type(&x.kind, &y.kind),
-        (Type::Map(k, v), Type::Map(l, w)) => same_type(&k.kind, &l.kind) && same_type(&v.kind, &w.kind),
-        (a, b) => a == b,
-    }
 }
 
 fn number_from(field: &mut Field, next: &mut i32) {

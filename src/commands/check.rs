@@ -1,0 +1,401 @@
+//! `firn check`: what is wrong with the file, its servers and its tables, and what to do about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::{Output, catalog_is_new, in_time, load, print, worse};
+use crate::avro::table_schema;
+use crate::core::history::{VectorRead, View};
+use crate::core::reposition::{Log, mismatch};
+use crate::core::schema::{Difference, TableSchema, compare};
+use crate::service::{self, Catalogs, event_shape};
+use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Table, Topics};
+use crate::source::{Registry, RegistryError};
+use crate::table::LakeTable;
+use crate::table::iceberg::IcebergTable;
+use crate::{Error, Result};
+
+/// How long one server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `firn check`.
+#[derive(Debug, Clone, Default)]
+pub struct CheckArgs {
+    /// The settings file.
+    pub config: PathBuf,
+    /// Print the settings in effect, without secrets.
+    pub verbose: bool,
+}
+
+/// Lines of findings, and the worst of them.
+#[derive(Default)]
+struct Findings {
+    text: String,
+    worst: Option<Error>,
+    problems: usize,
+}
+
+impl Findings {
+    fn good(&mut self, what: impl std::fmt::Display) {
+        self.text.push_str(&format!("✓ {what}\n"));
+    }
+
+    fn info(&mut self, what: impl std::fmt::Display) {
+        self.text.push_str(&format!("– {what}\n"));
+    }
+
+    fn bad(&mut self, error: Error) {
+        self.text.push_str(&format!("✗ {error}\n"));
+        self.problems += 1;
+        worse(&mut self.worst, error);
+    }
+
+    fn extend(&mut self, other: Findings) {
+        self.text.push_str(&other.text);
+        self.problems += other.problems;
+        if let Some(error) = other.worst {
+            worse(&mut self.worst, error);
+        }
+    }
+}
+
+/// The newest schemas of a topic.
+struct Schemas {
+    value: Arc<str>,
+    key: Option<Arc<str>>,
+}
+
+/// Says what is wrong with the file, its servers and its tables, and what to do.
+///
+/// # Errors
+/// After printing, the worst of what was found: [`Error::Config`] when the file is wrong, [`Error::Unreachable`] when a
+/// server does not answer, [`Error::Decision`] when a person has to decide.
+pub async fn check(args: CheckArgs, out: Output<'_>) -> Result<()> {
+    let settings = load(&args.config)?;
+    let mut findings = Findings::default();
+    if args.verbose {
+        findings.text.push_str(&format!("{}\n", settings.redacted()));
+    }
+    findings.good(format_args!("{}: valid", settings.path.display()));
+    settings.notes.iter().for_each(|note| findings.info(note));
+
+    let catalogs = Catalogs::default();
+    let (kafka, catalogs_found) = tokio::join!(check_kafka(&settings), check_catalogs(&settings, &catalogs));
+    let (kafka, logs) = kafka;
+    findings.extend(kafka);
+    let (registry, schemas) = check_registry(&settings, &logs).await;
+    findings.extend(registry);
+    let (catalogs_found, reached) = catalogs_found;
+    findings.extend(catalogs_found);
+
+    let tables = settings.pipelines.values().flat_map(|p| p.tables.iter().map(move |t| (p, t)));
+    let checked = join_all(tables.filter(|(_, t)| reached.contains(&t.catalog)).map(|(pipeline, table)| {
+        check_table(&settings, &catalogs, pipeline, table, logs.get(&pipeline.name), schemas.get(&pipeline.name))
+    }));
+    checked.await.into_iter().for_each(|found| findings.extend(found));
+    print(out, &findings.text)?;
+    match findings.worst {
+        None => Ok(()),
+        Some(error) if findings.problems == 1 => Err(error),
+        Some(error) => Err(error.within(format_args!("{} problems, the worst", findings.problems))),
+    }
+}
+
+// ---- servers --------------------------------------------------------------------------------------------------------
+
+/// The brokers, and the log of each pipeline by its name.
+async fn check_kafka(settings: &Settings) -> (Findings, BTreeMap<String, Log>) {
+    let (mut found, mut logs) = (Findings::default(), BTreeMap::new());
+    if settings.pipelines.is_empty() {
+        return (found, logs);
+    }
+    if settings.kafka.brokers == Brokers::Embedded {
+        found.info("kafka: embedded, not running here (it runs inside `firn demo` and `firn broker`)");
+        return (found, logs);
+    }
+    let cluster = match service::cluster_within(settings, PATIENCE) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            found.bad(error);
+            return (found, logs);
+        }
+    };
+    let asked = settings.pipelines.values().map(|pipeline| {
+        let cluster = &cluster;
+        async move { (pipeline, in_time("kafka", PATIENCE, service::read_log(cluster, pipeline)).await) }
+    });
+    let (mut silent, mut known) = (false, BTreeSet::new());
+    for (pipeline, answer) in join_all(asked).await {
+        match answer {
+            Ok(log) => {
+                if known.insert(log.cluster.clone()) {
+                    found.good(format_args!("kafka: cluster {}", log.cluster));
+                }
+                for (name, topic) in &log.topics {
+                    let count = topic.partitions.len();
+                    found.good(format_args!("topic {name}: {count} partitions, id {}", topic.id));
+                }
+                if log.topics.is_empty() {
+                    found.info(format_args!("pipeline {}: no topic matches yet", pipeline.name));
+                }
+                logs.insert(pipeline.name.clone(), log);
+            }
+            // One line is enough for one server.
+            Err(Error::Unreachable(_)) if std::mem::replace(&mut silent, true) => {}
+            Err(error @ Error::Unreachable(_)) => found.bad(error.within("kafka")),
+            Err(error) => found.bad(error.within(format_args!("pipeline {}", pipeline.name))),
+        }
+    }
+    (found, logs)
+}
+
+/// The registry, and the newest schemas of each pipeline by its name.
+async fn check_registry(settings: &Settings, logs: &BTreeMap<String, Log>) -> (Findings, BTreeMap<String, Schemas>) {
+    let (mut found, mut schemas) = (Findings::default(), BTreeMap::new());
+    if settings.pipelines.is_empty() {
+        return (found, schemas);
+    }
+    let RegistryUrl::Url(url) = &settings.schema_registry.url else {
+        found.info("schema registry: embedded, not running here (it runs inside `firn demo` and `firn broker`)");
+        return (found, schemas);
+    };
+    let registry = match service::registry(settings) {
+        Ok(registry) => registry,
+        Err(error) => {
+            found.bad(error);
+            return (found, schemas);
+        }
+    };
+    let listed = async { registry.subjects().await.map_err(Error::from) };
+    match in_time("schema registry", PATIENCE, listed).await {
+        Ok(subjects) => found.good(format_args!("schema registry {url}: {} subjects", subjects.len())),
+        Err(error) => {
+            found.bad(error);
+            return (found, schemas);
+        }
+    }
+    let asked = settings.pipelines.values().filter_map(|pipeline| {
+        let topic = first_topic(pipeline, logs.get(&pipeline.name))?;
+        let registry = &registry;
+        Some(async move {
+            let newest = in_time("schema registry", PATIENCE, newest(registry, &topic)).await;
+            (pipeline, topic, newest)
+        })
+    });
+    for (pipeline, topic, newest) in join_all(asked).await {
+        match newest {
+            Ok(newest) => {
+                found.good(format_args!("subject {topic}-value: the newest schema can be read"));
+                schemas.insert(pipeline.name.clone(), newest);
+            }
+            Err(error) => found.bad(error.within(format_args!("pipeline {}", pipeline.name))),
+        }
+    }
+    (found, schemas)
+}
+
+/// The topics of a pipeline share one table schema: that of the first, in order of names.
+fn first_topic(pipeline: &Pipeline, log: Option<&Log>) -> Option<String> {
+    match (&pipeline.topics, log) {
+        (_, Some(log)) => log.topics.keys().next().cloned(),
+        (Topics::Names(names), None) => names.iter().min().cloned(),
+        (Topics::Pattern(_), None) => None,
+    }
+}
+
+async fn newest(registry: &Registry, topic: &str) -> Result<Schemas> {
+    let subject = format!("{topic}-value");
+    let value = match registry.latest(&subject).await {
+        Ok(version) => version.schema.text,
+        Err(RegistryError::NotFound(_)) => {
+            return Err(Error::Config(format!(
+                "the schema registry has no subject {subject}: register the value schema of topic {topic}"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let key = match registry.latest(&format!("{topic}-key")).await {
+        Ok(version) => Some(version.schema.text),
+        Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Schemas { value, key })
+}
+
+/// The catalogs, and the names of those that answered.
+async fn check_catalogs(settings: &Settings, catalogs: &Catalogs) -> (Findings, BTreeSet<String>) {
+    let (mut found, mut reached) = (Findings::default(), BTreeSet::new());
+    let asked = settings.catalogs.keys().map(|name| async move {
+        if catalog_is_new(settings, name) {
+            return (name, None);
+        }
+        let what = format!("catalog {name}");
+        // Opening may not say a word to the server; a look at a table does.
+        let probe = async {
+            let catalog = catalogs.get(settings, name).await?;
+            catalog.load_table(&["firn_check".to_owned()], "firn_check").await.map(|_| ())
+        };
+        (name, Some(in_time(&what, PATIENCE, probe).await))
+    });
+    for (name, answer) in join_all(asked).await {
+        match answer {
+            None => {
+                found.info(format_args!("catalog {name}: its database is not there yet; `firn run` creates it"));
+                reached.insert(name.clone());
+            }
+            Some(Ok(())) => {
+                found.good(format_args!("catalog {name}: answers"));
+                reached.insert(name.clone());
+            }
+            Some(Err(error)) => found.bad(error),
+        }
+    }
+    (found, reached)
+}
+
+// ---- tables ---------------------------------------------------------------------------------------------------------
+
+async fn check_table(
+    settings: &Settings,
+    catalogs: &Catalogs,
+    pipeline: &Pipeline,
+    table: &Table,
+    log: Option<&Log>,
+    schemas: Option<&Schemas>,
+) -> Findings {
+    let mut found = Findings::default();
+    let name = format!("table {}", table.table_ref());
+    let wanted = schemas.and_then(|newest| {
+        let shape = event_shape(pipeline);
+        match table_schema(&newest.value, newest.key.as_deref(), &shape, table.format_version) {
+            Ok(wanted) => Some(wanted),
+            Err(error) => {
+                found.bad(error.within(format_args!("pipeline {}", pipeline.name)));
+                None
+            }
+        }
+    });
+    let opened = async {
+        if catalog_is_new(settings, &table.catalog) {
+            return Ok(None);
+        }
+        let catalog = catalogs.get(settings, &table.catalog).await?;
+        let Some(opened) = catalog.load_table(&table.namespace, &table.name).await? else { return Ok(None) };
+        // Equality deletes are found here.
+        let view = opened.load(None).await?;
+        Ok(Some((opened, view)))
+    };
+    match in_time(&name, PATIENCE, opened).await {
+        Ok(None) => found.info(format_args!("{name}: not there yet; `firn run` creates it")),
+        Ok(Some((opened, view))) => {
+            let mut inside = Findings::default();
+            check_owner(&mut inside, pipeline, &view);
+            check_columns(&mut inside, pipeline, table, &opened, &view, wanted.as_ref());
+            check_position(&mut inside, &view, log);
+            found.extend(prefixed(inside, &name));
+        }
+        Err(error) if error.to_string().contains(&table.table_ref().to_string()) => found.bad(error),
+        Err(error) => found.bad(error.within(&name)),
+    }
+    found
+}
+
+/// The same findings, each beginning with the table's name.
+fn prefixed(inside: Findings, name: &str) -> Findings {
+    let mut text = String::new();
+    for line in inside.text.lines() {
+        let (sign, rest) = line.split_once(' ').unwrap_or(("–", line));
+        text.push_str(&format!("{sign} {name}: {rest}\n"));
+    }
+    Findings { text, worst: inside.worst.map(|e| e.within(name)), problems: inside.problems }
+}
+
+fn check_owner(found: &mut Findings, pipeline: &Pipeline, view: &View) {
+    match &view.pipeline {
+        Some(owner) if *owner == pipeline.name => found.good(format_args!("belongs to pipeline {owner}")),
+        Some(owner) => found.bad(Error::Config(format!(
+            "belongs to pipeline {owner}, not to {}: give {} a table of its own, or remove the table property firn.pipeline \
+             if {owner} is retired",
+            pipeline.name, pipeline.name
+        ))),
+        None => found.info("belongs to no pipeline yet; the first commit makes it this pipeline's"),
+    }
+}
+
+fn check_columns(
+    found: &mut Findings,
+    pipeline: &Pipeline,
+    table: &Table,
+    opened: &IcebergTable,
+    view: &View,
+    wanted: Option<&TableSchema>,
+) {
+    let version = opened.metadata().format_version() as u8;
+    if version == table.format_version {
+        found.good(format_args!("Iceberg format version {version}"));
+    } else {
+        let asked = table.format_version;
+        found.info(format_args!(
+            "has Iceberg format version {version}, the settings say {asked}; it stays as it is until it is upgraded"
+        ));
+    }
+    let Some(wanted) = wanted else {
+        found.info("columns not compared: there is no schema to compare with");
+        return;
+    };
+    let as_set = |key: &[String]| key.iter().cloned().collect::<BTreeSet<_>>();
+    if pipeline.mode == Mode::Upsert && as_set(&view.key) != as_set(&wanted.key) {
+        found.bad(Error::Config(format!(
+            "its identifier fields are [{}], but the pipeline's key is [{}]: make them equal",
+            view.key.join(", "),
+            wanted.key.join(", ")
+        )));
+    }
+    let differences = compare(&opened.schema(), wanted);
+    if differences.is_empty() {
+        found.good("its columns hold what the newest schema has");
+    }
+    for difference in differences {
+        match &difference {
+            Difference::Cannot { .. } => found.bad(Error::Decision(format!(
+                "{difference}; register a schema that fits, or read the topic into a new table"
+            ))),
+            change => found.info(format_args!("the newest schema {change}; `firn run` does that when it starts")),
+        }
+    }
+}
+
+fn check_position(found: &mut Findings, view: &View, log: Option<&Log>) {
+    let set = "look with `firn offsets show`, settle it with `firn offsets set";
+    match view.history.vector(None) {
+        VectorRead::Never => found.info("firn has not committed to it yet"),
+        VectorRead::Lost(_) => found.bad(Error::Decision(format!(
+            "the snapshot that held its position is gone, and the current one cannot be shown to descend from it; {set} \
+             --from-property`"
+        ))),
+        VectorRead::Found(vector) => {
+            if let Some(why) = log.and_then(|log| mismatch(&vector, log)) {
+                found.bad(Error::Decision(format!("{why}; {set} --new-epoch`")));
+                return;
+            }
+            let lost = vector.iter().find_map(|(id, position)| {
+                let (name, topic) = log?.topics.iter().find(|(_, topic)| topic.id == id.topic)?;
+                let first = topic.partitions.get(&id.partition)?.first;
+                let untouched = position.start.earliest && position.next == position.start.offset;
+                (position.next < first && !untouched).then(|| (name.clone(), id.partition, position.next, first))
+            });
+            match lost {
+                None => found.good("its position in the log is known"),
+                Some((topic, partition, next, first)) => found.bad(Error::Decision(format!(
+                    "{topic}/{partition} is to be read from offset {next}, but the log begins at {first}: records that were \
+                     never written are gone; restore the log, or accept the loss with `firn offsets set --partition \
+                     {topic}/{partition}={first}`"
+                ))),
+            }
+        }
+    }
+}
