@@ -26,10 +26,14 @@ pub(super) struct StatementCatalog {
     listed: BTreeMap<String, Vec<String>>,
 }
 
+/// What a name stands for: nothing, or a table.
+type Found = Option<Arc<dyn TableProvider>>;
+
 /// What the statement's names stand for, so far.
 #[derive(Debug, Default)]
 struct Resolved {
-    by_name: tokio::sync::Mutex<HashMap<(String, String), Option<Arc<dyn TableProvider>>>>,
+    /// By namespace and name.
+    found: tokio::sync::Mutex<HashMap<(String, String), Found>>,
 }
 
 impl StatementCatalog {
@@ -79,7 +83,7 @@ impl SchemaProvider for Namespace {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        let mut resolved = self.resolved.by_name.lock().await;
+        let mut resolved = self.resolved.found.lock().await;
         let key = (self.name.clone(), name.to_owned());
         if let Some(found) = resolved.get(&key) {
             return Ok(found.clone());

@@ -211,7 +211,7 @@ impl Table<'_> {
         let cells = schema.fields().iter().zip(batch.columns()).map(|(field, array)| Cells::new(field, array));
         let cells = cells.collect::<Result<Vec<_>>>()?;
         for row in 0..batch.num_rows() {
-            let row = cells.iter().map(|c| one_line(c.text(row).as_deref().unwrap_or("null"))).collect();
+            let row: Vec<String> = cells.iter().map(|c| one_line(c.text(row).as_deref().unwrap_or("null"))).collect();
             self.rows += 1;
             if self.widths.is_some() {
                 self.line(&row)?;
@@ -244,7 +244,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    fn line(&mut self, cells: &Vec<String>) -> Result<()> {
+    fn line(&mut self, cells: &[String]) -> Result<()> {
         let mut line = String::new();
         let widths = self.widths.as_deref().unwrap_or_default();
         for (i, (cell, width)) in cells.iter().zip(widths).enumerate() {

@@ -31,6 +31,9 @@ use super::{prune, through};
 /// Delete files and footers that are read at a time while a query is planned.
 const READS: usize = 8;
 
+/// The filters of a scan as one; none where there are none.
+type Filter = Option<Arc<dyn PhysicalExpr>>;
+
 /// A table at one snapshot: every scan of it sees the same files and the same deleted positions.
 #[derive(Debug)]
 pub struct PinnedTable {
@@ -58,7 +61,7 @@ impl PinnedTable {
     }
 
     /// The files that the filters leave.
-    fn pruned(&self, state: &dyn Session, filters: &[Expr]) -> Result<(Vec<usize>, Option<Arc<dyn PhysicalExpr>>)> {
+    fn pruned(&self, state: &dyn Session, filters: &[Expr]) -> Result<(Vec<usize>, Filter)> {
         let all = 0..self.scan.files.len();
         let Some(filter) = conjunction(filters.to_vec()) else { return Ok((all.collect(), None)) };
         let filter = state.create_physical_expr(filter, &DFSchema::try_from(self.schema.as_ref().clone())?)?;
@@ -154,8 +157,8 @@ impl TableProvider for PinnedTable {
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
         statistics.num_rows = if limit.is_none() { Precision::Exact(rows) } else { Precision::Inexact(rows) };
 
-        let mut options = TableParquetOptions::default();
-        options.global = state.config_options().execution.parquet.clone();
+        let global = state.config_options().execution.parquet.clone();
+        let options = TableParquetOptions { global, ..TableParquetOptions::default() };
         let readers =
             Readers { store: self.scan.store.clone(), footers: self.footers.clone(), schema: self.scan.schema.clone() };
         let mut source = ParquetSource::new(self.schema.clone())
@@ -169,7 +172,8 @@ impl TableProvider for PinnedTable {
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
-            // Else the opener replaces row selections by whole row groups where those "satisfy" the limit.
+            // Else the opener may read whole row groups in place of selected rows: it takes a group whose statistics
+            // satisfy the predicate, counts its deleted rows towards the limit, and forgets the selection.
             .with_preserve_order(true)
             .with_statistics(statistics)
             .with_file_groups(groups(files, state.config().target_partitions()))

@@ -121,8 +121,8 @@ fn rename(node: &TypePtr, name: &str, kind: Option<&Type>) -> Result<TypePtr, Pa
         ParquetType::GroupType { fields, .. } => {
             let fields = match kind {
                 Some(Type::Struct(wanted)) => rename_fields(fields, wanted)?,
-                Some(Type::List(element)) => repeated(fields, "list", std::slice::from_ref(element))?,
-                Some(Type::Map(key, value)) => repeated(fields, "key_value", &[key.clone(), value.clone()])?,
+                Some(Type::List(element)) => repeated(fields, "list", &[element])?,
+                Some(Type::Map(key, value)) => repeated(fields, "key_value", &[key, value])?,
                 _ => fields.clone(),
             };
             group(node, name, fields)
@@ -131,12 +131,12 @@ fn rename(node: &TypePtr, name: &str, kind: Option<&Type>) -> Result<TypePtr, Pa
 }
 
 /// The repeated group between a list or map and its elements. Lists of the old two-level kind are left as they are.
-fn repeated(fields: &[TypePtr], name: &str, wanted: &[Box<Field>]) -> Result<Vec<TypePtr>, ParquetError> {
+fn repeated(fields: &[TypePtr], name: &str, wanted: &[&Field]) -> Result<Vec<TypePtr>, ParquetError> {
     let [middle] = fields else { return Ok(fields.to_vec()) };
     if !middle.is_group() || middle.get_fields().len() != wanted.len() || middle.get_basic_info().has_id() {
         return Ok(fields.to_vec());
     }
-    let rename = |(child, field): (&TypePtr, &Box<Field>)| rename(child, &field.name, Some(&field.kind));
+    let rename = |(child, field): (&TypePtr, &&Field)| rename(child, &field.name, Some(&field.kind));
     let children = middle.get_fields().iter().zip(wanted).map(rename).collect::<Result<Vec<_>, _>>()?;
     Ok(vec![group(middle, name, children)?])
 }

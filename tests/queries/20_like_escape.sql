@@ -1,1 +1,1 @@
-SELECT count(*) AS n FROM lake.market.trades WHERE symbol LIKE '%!_%' ESCAPE '!'
+SELECT count(*) AS n FROM lake.market.trades WHERE symbol LIKE '%\_%' ESCAPE '\'
