@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::answers::Answers;
 use self::folder::Folder;
-use self::line::{Line, Speed, ago, grouped, per_second};
+use self::line::{Line, Speed, ago, counted, grouped, per_second};
 use super::{DemoArgs, Output, print};
 use crate::core::history::VectorRead;
 use crate::core::offsets::{Position, TopicPositions, Vector};
@@ -43,7 +43,7 @@ const GENTLE: u64 = 1_000;
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long what was produced may take to be committed once the demo was told to stop.
-const LAST_COMMIT: Duration = Duration::from_secs(10);
+const LAST_COMMIT: Duration = Duration::from_secs(5);
 /// Between lines of progress in a log, while the demo goes on by itself.
 const LIVE_EVERY: Duration = Duration::from_secs(30);
 const EPOCH_REASON: &str = "firn demo: the embedded broker of the last run is gone with its records; a new one begins";
@@ -62,14 +62,16 @@ pub async fn demo(args: DemoArgs, out: Output<'_>) -> Result<()> {
 /// What a demo did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Report {
-    /// Records produced, and committed.
+    /// Records that the broker took.
     events: u64,
     /// Those of them that delete.
     tombstones: u64,
-    /// Rows in the table before, and at the end; counted by SQL.
-    rows: (u64, u64),
-    superseded: u64,
+    /// Records that are in the table.
+    committed: u64,
     commits: u64,
+    superseded: u64,
+    /// Rows in the table, counted by SQL.
+    rows: u64,
 }
 
 /// The whole demo. `seed` decides which events it makes, and when the market opens: in milliseconds since 1970.
@@ -109,7 +111,7 @@ async fn perform(
     let ended = match told {
         Ok(()) if !args.exit && !work.stopped => {
             line.every(LIVE_EVERY);
-            let live = format!("Going on at {} events a second, until Ctrl-C.\n\n", grouped(GENTLE));
+            let live = format!("\nGoing on at {} events a second, until Ctrl-C.\n\n", grouped(GENTLE));
             print(out, &live)?;
             let ended = work.fill(&parts, u64::MAX, GENTLE, line, stop).await;
             line.clear();
@@ -122,9 +124,9 @@ async fn perform(
     ended?;
     // Stopped before the first event, it may not even have made the table.
     let rows = if work.events == 0 { rows_before } else { answers.rows().await? };
-    let report = work.report(rows_before, rows);
+    let report = work.report(rows);
     if work.stopped {
-        print(out, &goodbye(&report, work.is_behind()))?;
+        print(out, &goodbye(&report))?;
     }
     Ok(report)
 }
@@ -140,13 +142,16 @@ fn greet(folder: &Folder, out: Output<'_>) -> Result<()> {
     )
 }
 
-fn goodbye(report: &Report, behind: bool) -> String {
-    let left = if behind { " Some events were not committed any more." } else { "" };
+fn goodbye(report: &Report) -> String {
+    let left = match report.events.saturating_sub(report.committed) {
+        0 => String::new(),
+        left => format!("\n{} more were produced and not committed; they are gone with the broker.", grouped(left)),
+    };
     format!(
-        "Stopped. {} events in {} commits; the table has {} rows.{left} The next `firn demo` here goes on from them.\n",
-        grouped(report.events),
-        grouped(report.commits),
-        grouped(report.rows.1)
+        "Stopped: {} events are in the table, in {}; it has {} rows.{left}\nThe next `firn demo` in this folder goes on from there.\n",
+        grouped(report.committed),
+        counted(report.commits, "commit"),
+        grouped(report.rows)
     )
 }
 
@@ -159,13 +164,13 @@ async fn tell(
     exit: bool,
     out: Output<'_>,
 ) -> Result<()> {
-    let (progress, rows) = (&work.progress, answers.rows().await?);
+    let report = work.report(answers.rows().await?);
     let figures = [
-        (work.events, format!("events in, {} of them deletions", grouped(work.tombstones))),
-        (per_second(work.events, took), format!("events/s, over {:.1} s until the last commit", took.as_secs_f64())),
-        (progress.commits.load(Relaxed), "commits".to_owned()),
-        (progress.superseded.load(Relaxed), "superseded rows, each marked in a deletion vector".to_owned()),
-        (rows, "rows in the table, one per key".to_owned()),
+        (report.events, format!("events in, {} of them deletions", grouped(report.tombstones))),
+        (per_second(report.events, took), format!("events/s, over {:.1} s until the last commit", took.as_secs_f64())),
+        (report.commits, "commits".to_owned()),
+        (report.superseded, "superseded rows: replaced or deleted by later events".to_owned()),
+        (report.rows, "rows in the table, one per key".to_owned()),
     ];
     let mut text = format!("Done: the table holds everything up to the end of all {PARTITIONS} partitions.\n\n");
     figures.iter().for_each(|(number, what)| text.push_str(&format!("{:>13}  {what}\n", grouped(*number))));
@@ -390,10 +395,10 @@ impl Work {
         let appended = self.rows_before + self.progress.appended.load(Relaxed);
         let superseded = self.progress.superseded.load(Relaxed);
         format!(
-            "{}{of} events  {} events/s  {} commits  {} rows  {} superseded",
+            "{}{of} events  {} events/s  {}  {} rows  {} superseded",
             grouped(committed),
             grouped(per_second),
-            grouped(self.progress.commits.load(Relaxed)),
+            counted(self.progress.commits.load(Relaxed), "commit"),
             grouped(appended.saturating_sub(superseded)),
             grouped(superseded)
         )
@@ -407,13 +412,14 @@ impl Work {
         ended.and(stopped)
     }
 
-    fn report(&self, rows_before: u64, rows: u64) -> Report {
+    fn report(&self, rows: u64) -> Report {
         Report {
             events: self.events,
             tombstones: self.tombstones,
-            rows: (rows_before, rows),
-            superseded: self.progress.superseded.load(Relaxed),
+            committed: self.progress.events.load(Relaxed),
             commits: self.progress.commits.load(Relaxed),
+            superseded: self.progress.superseded.load(Relaxed),
+            rows,
         }
     }
 }

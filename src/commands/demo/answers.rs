@@ -72,7 +72,7 @@ impl Answers {
 
     /// A key that is in the table, for `firn get`.
     async fn some_key(&self) -> Result<Option<u64>> {
-        self.number(&format!("SELECT min(id) FROM {} WHERE symbol = 'AAPL'", self.table)).await
+        self.number(&format!("SELECT max(id) FROM {} WHERE symbol = 'AAPL'", self.table)).await
     }
 
     /// Prints what to try next, ready to be copied into a shell.

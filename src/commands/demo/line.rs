@@ -100,6 +100,11 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
+/// So many of something that has a regular plural.
+pub(super) fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// How long ago a moment was, in the unit that a person would use.
 pub(super) fn ago(then_ms: i64, now_ms: i64) -> String {
     let seconds = now_ms.saturating_sub(then_ms).max(0) / 1_000;
@@ -154,6 +159,7 @@ mod tests {
     fn numbers_and_times_are_written_for_people() {
         let numbers: Vec<String> = [0, 999, 1_000, 123_456, 1_234_567].map(grouped).to_vec();
         assert_eq!(numbers, ["0", "999", "1,000", "123,456", "1,234,567"]);
+        assert_eq!([counted(1, "commit"), counted(1_000, "commit")], ["1 commit", "1,000 commits"]);
         let times: Vec<String> = [0, 1, 2, 119, 120, 7_200, 172_800].map(|s| ago(0, s * 1_000)).to_vec();
         assert_eq!(
             times,
@@ -176,9 +182,9 @@ mod tests {
         let at = |s: u64| began + Duration::from_secs(s);
         assert_eq!(speed.at(at(0), 0), 0);
         assert_eq!(speed.at(at(1), 1_000), 1_000);
-        for s in 2..=20 {
-            let _ = speed.at(at(s), 1_000);
-        }
+        (2..=20).for_each(|s| {
+            speed.at(at(s), 1_000);
+        });
         assert_eq!(speed.at(at(21), 1_400), 100);
     }
 }
