@@ -107,7 +107,8 @@ impl World {
         let patience = Patience { unreachable: quick, topic: quick, subject: quick };
         let options = RunOptions { until_caught_up: true, patience, ..RunOptions::default() };
         let settings = Settings::load(&self.config()).unwrap();
-        let run = service::run(&settings, &options, &CancellationToken::new());
+        let stop = CancellationToken::new();
+        let run = service::run(&settings, &options, &stop);
         tokio::time::timeout(Duration::from_secs(60), run).await.expect("it ends by itself")
     }
 
