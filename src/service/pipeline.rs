@@ -111,17 +111,8 @@ impl PipelineRun {
             self.report_totals();
         }
         self.save_indexes();
-        self.report_rejected();
         self.source.stop().await;
         ended
-    }
-
-    /// Says how many records were rejected, by reason: their own lines are limited in number.
-    fn report_rejected(&self) {
-        let Ok(rejected) = self.rejected.lock() else { return };
-        for (reason, records) in &rejected.by_reason {
-            tracing::warn!(pipeline = %self.name, reason, records, "records were rejected in this run");
-        }
     }
 
     async fn events(&mut self, stop: CancellationToken) -> Result<Ended> {
