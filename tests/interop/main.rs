@@ -12,17 +12,24 @@
     reason = "a test stops at the first thing that is not as expected, and says so"
 )]
 
+mod bad_input;
 mod harness;
 mod kafka;
+mod lost_answer;
+mod orders;
 #[allow(dead_code, reason = "the tests of the program use it all; the harness's own do not")]
 mod process;
+mod proxy;
 mod registry;
 mod rows;
 mod scenario;
+mod sharing;
+mod sql;
 #[allow(dead_code, reason = "the tests of the program use it all; the harness's own do not")]
 mod stack;
 mod trino;
 mod upsert;
+mod wire;
 
 /// Whether the tests against real servers are wanted. Every test here begins with `if !wanted() { return }`.
 fn wanted() -> bool {

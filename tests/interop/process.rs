@@ -137,3 +137,30 @@ fn capture(stream: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     });
     text
 }
+
+/// Runs `firn run --until-caught-up` to its end, which must come within `limit`: its exit code and what it said.
+pub fn until_caught_up(config: &Path, limit: Duration) -> (i32, String) {
+    let mut process = FirnProcess::run(config, &["--until-caught-up"]);
+    let status = process.wait(limit);
+    // the reader of stderr may be a moment behind the end of the process
+    std::thread::sleep(Duration::from_millis(100));
+    (status.code().unwrap_or(-1), process.stderr())
+}
+
+/// As [`until_caught_up`]; it must succeed.
+#[track_caller]
+pub fn catch_up(config: &Path) {
+    let (code, stderr) = until_caught_up(config, Duration::from_secs(120));
+    assert_eq!(code, 0, "{stderr}");
+}
+
+/// Waits until `done` says so, and how long that took. Panics after `limit`.
+#[track_caller]
+pub fn eventually(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < limit, "not after {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    began.elapsed()
+}

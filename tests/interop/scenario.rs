@@ -14,7 +14,8 @@ use crate::stack::{Catalog, Stack, unique};
 /// The value's schema.
 pub const VALUE: &str = r#"{"type":"record","name":"Trade","namespace":"test","fields":[
  {"name":"id","type":"long"},{"name":"symbol","type":"string"},{"name":"price","type":["null","double"],"default":null},
- {"name":"qty","type":"int"},{"name":"ts","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#;
+ {"name":"qty","type":"int"},{"name":"ts","type":{"type":"long","logicalType":"timestamp-millis"}},
+ {"name":"side","type":{"type":"enum","name":"Side","symbols":["BUY","SELL"]}}]}"#;
 
 /// The record key's schema.
 pub const KEY: &str =
@@ -30,6 +31,8 @@ pub struct Scenario {
     pub dir: tempfile::TempDir,
     pub catalog: Catalog,
     pub partitions: i32,
+    /// Milliseconds of event time from one event to the next.
+    pub step: i64,
     value: Encoder,
     key: Encoder,
     rows: BTreeMap<i64, Vec<String>>,
@@ -48,6 +51,7 @@ impl Scenario {
             dir: tempfile::tempdir().unwrap(),
             catalog,
             partitions,
+            step: 1,
             value: stack.registry.encoder(&format!("{topic}-value"), VALUE),
             key: stack.registry.encoder(&format!("{topic}-key"), KEY),
             topic,
@@ -71,21 +75,54 @@ impl Scenario {
 
     fn event(&mut self, keys: u64) -> Record {
         let id = self.next(keys) as i64;
-        self.counter += 1;
-        let key = Some(self.key.encode_json(json!({ "id": id })));
         let partition = (id % i64::from(self.partitions)) as i32;
+        self.event_of(id, partition)
+    }
+
+    /// An update or a delete of one key, on a partition of the caller's choice; remembers what it makes.
+    pub fn event_of(&mut self, id: i64, partition: i32) -> Record {
         if self.next(10) == 0 {
             self.rows.remove(&id);
+            let key = Some(self.key.encode_json(json!({ "id": id })));
             return Record { partition, key, value: None, ..Record::default() };
         }
+        let (record, row) = self.update(id, partition);
+        self.rows.insert(id, row);
+        record
+    }
+
+    /// An update that is not remembered: for records that are not to count.
+    pub fn stray(&mut self, id: i64, partition: i32) -> Record {
+        self.update(id, partition).0
+    }
+
+    fn update(&mut self, id: i64, partition: i32) -> (Record, Vec<String>) {
+        self.counter += 1;
+        let key = Some(self.key.encode_json(json!({ "id": id })));
         let price = (self.next(4) != 0).then(|| self.next(1_000_000) as f64 / 64.0);
         let (symbol, qty) = (format!("S{}", self.next(50)), self.next(1_000) as i32);
-        let value =
-            json!({"id": id, "symbol": symbol, "price": price, "qty": qty, "ts": 1_700_000_000_000 + self.counter});
+        let ts = 1_700_000_000_000 + self.counter * self.step;
+        let side = if qty % 2 == 0 { "BUY" } else { "SELL" };
+        let value = json!({"id": id, "symbol": symbol, "price": price, "qty": qty, "ts": ts, "side": side});
         let price = price.map_or(NULL.to_owned(), double);
-        self.rows.insert(id, vec![id.to_string(), symbol, price, qty.to_string()]);
+        let row = vec![id.to_string(), symbol, price, qty.to_string()];
         let value = self.value.encode_json(value);
-        Record { partition, key, value: Some(value), ..Record::default() }
+        (Record { partition, key, value: Some(value), ..Record::default() }, row)
+    }
+
+    /// From now on values are written with another version of the schema, which is registered first.
+    pub fn evolve(&mut self, schema: &str) {
+        self.value = self.stack.registry.encoder(&format!("{}-value", self.topic), schema);
+    }
+
+    /// What somebody else does to the rows.
+    pub fn change(&mut self, foreign: impl FnOnce(&mut BTreeMap<i64, Vec<String>>)) {
+        foreign(&mut self.rows);
+    }
+
+    /// Produces these records.
+    pub fn send(&self, records: &[Record]) {
+        self.stack.kafka.produce(&self.topic, records, Compression::None);
     }
 
     /// Produces `events` more.
@@ -126,9 +163,14 @@ impl Scenario {
         path
     }
 
+    /// The table's name in Trino.
+    pub fn trino_table(&self) -> String {
+        format!("{}.{}", self.catalog.name(), self.table())
+    }
+
     /// The table as Trino reads it.
     pub fn trino(&self) -> Vec<Vec<String>> {
-        self.stack.trino.query(&format!("SELECT {COLUMNS} FROM {}.{}", self.catalog.name(), self.table()))
+        self.stack.trino.query(&format!("SELECT {COLUMNS} FROM {}", self.trino_table()))
     }
 
     /// The table as pyiceberg reads it.

@@ -1,0 +1,203 @@
+//! Records that cannot be read, and servers that are not there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::kafka::Record;
+use crate::process::{FirnProcess, catch_up, eventually, until_caught_up};
+use crate::proxy::{Fate, Proxy};
+use crate::rows::assert_same_rows;
+use crate::scenario::{Scenario, VALUE};
+use crate::stack::Catalog;
+use crate::wanted;
+
+const LIMIT: Duration = Duration::from_secs(100);
+const SKIP: &str = "    on_bad_record: skip\n";
+
+/// What is done to the bytes of a good value.
+type Damage = fn(&mut Vec<u8>);
+
+const DAMAGES: [(&str, Damage); 9] = [
+    ("wrong magic byte", |value| value[0] = 7),
+    ("unknown schema id", |value| value[1..5].copy_from_slice(&0x7fff_fff0_u32.to_be_bytes())),
+    ("truncated body", |value| value.truncate(value.len() - 3)),
+    ("header alone", |value| value.truncate(5)),
+    ("less than a header", |value| value.truncate(3)),
+    ("empty value", Vec::clear),
+    ("garbage behind the body", |value| value.extend_from_slice(b"xyz")),
+    ("invalid utf-8", |value| {
+        let at = (5..value.len()).find(|&i| value[i] == b'S').unwrap();
+        value[at] = 0xff;
+    }),
+    ("enum index out of range", |value| *value.last_mut().unwrap() = 18),
+];
+
+fn damaged(scenario: &mut Scenario, damage: Damage, partition: i32) -> Record {
+    let mut record = scenario.stray(1, partition);
+    damage(record.value.as_mut().unwrap());
+    record
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{from} in {text}");
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn bad_records_are_skipped_and_their_neighbours_are_not() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("skipped", Catalog::Sqlite, 2);
+    let config = scenario.config(3, SKIP);
+    let mut records = Vec::new();
+    for (_, damage) in DAMAGES {
+        records.extend(scenario.events(20, 100));
+        records.push(damaged(&mut scenario, damage, 0));
+        records.push(damaged(&mut scenario, damage, 1));
+    }
+    // an oversized length inside of the body
+    let mut long = scenario.stray(1, 0);
+    if let Some(value) = &mut long.value {
+        let at = (5..value.len()).find(|&i| value[i] == b'S').unwrap() - 1;
+        value.splice(at..=at, [0xfe, 0xff, 0xff, 0xff, 0x0f]);
+    }
+    records.push(long);
+    records.extend(scenario.events(20, 100));
+    scenario.send(&records);
+    catch_up(&config);
+    assert_same_rows(&scenario.trino(), &scenario.expected());
+    assert_same_rows(&scenario.pyiceberg(), &scenario.expected());
+}
+
+#[test]
+fn a_bad_record_stops_the_run_with_its_place_and_what_is_before_it_is_in() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("stopped", Catalog::Sqlite, 1);
+    let (stop, skip) = (scenario.config(3, ""), scenario.dir.path().join("skip.yaml"));
+    std::fs::write(&skip, std::fs::read_to_string(&stop).unwrap().replace("state_dir", &format!("{SKIP}state_dir")))
+        .unwrap();
+    let mut offset = 0;
+    for (name, damage) in DAMAGES {
+        let before = scenario.events(30, 100);
+        scenario.send(&before);
+        let in_before = scenario.expected();
+        let mut rest = vec![damaged(&mut scenario, damage, 0)];
+        rest.extend(scenario.events(10, 100));
+        scenario.send(&rest);
+        offset += 30;
+        let (code, stderr) = until_caught_up(&stop, LIMIT);
+        assert_eq!(code, 4, "{name}: {stderr}");
+        assert!(stderr.contains(&scenario.topic) && stderr.contains(&offset.to_string()), "{name}: {stderr}");
+        let said: Vec<_> = stderr.lines().filter(|line| line.contains(&offset.to_string())).collect();
+        println!("{name}: {}", said.last().unwrap_or(&""));
+        assert_same_rows(&scenario.trino(), &in_before);
+        // it does not get past it by itself
+        assert_eq!(until_caught_up(&stop, LIMIT).0, 4, "{name}");
+        catch_up(&skip);
+        offset += 11;
+        assert_same_rows(&scenario.trino(), &scenario.expected());
+    }
+}
+
+/// A proxy that can be switched off, and its switch.
+fn switched(upstream: &str) -> (Proxy, Arc<AtomicBool>) {
+    let off = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&off);
+    let rule = move |_: &_| if switch.load(Ordering::Relaxed) { Fate::Drop } else { Fate::Pass };
+    (Proxy::start(upstream, Box::new(rule)), off)
+}
+
+fn waits_out(scenario: &mut Scenario, config: &PathBuf, off: &AtomicBool, while_off: impl FnOnce(&mut Scenario)) {
+    scenario.produce(200, 100);
+    let mut process = FirnProcess::run(config, &[]);
+    process.wait_for_stderr("commit written", LIMIT);
+    off.store(true, Ordering::Relaxed);
+    while_off(scenario);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(process.is_running(), "{}", process.stderr());
+    off.store(false, Ordering::Relaxed);
+    let expected = scenario.expected();
+    eventually("the rows are in after the outage", LIMIT, || {
+        assert!(process.is_running(), "{}", process.stderr());
+        crate::rows::difference(&scenario.trino(), &expected).is_none()
+    });
+    process.terminate();
+    assert_eq!(process.wait(Duration::from_secs(35)).code(), Some(0), "{}", process.stderr());
+}
+
+#[test]
+fn a_registry_outage_is_waited_out_and_costs_no_record() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("registry", Catalog::Sqlite, 2);
+    let (proxy, off) = switched(&scenario.stack.registry.url);
+    let config = scenario.config(3, SKIP);
+    replace(&config, &scenario.stack.registry.url, &proxy.url);
+    waits_out(&mut scenario, &config, &off, |scenario| {
+        // an id that has to be asked for
+        scenario.evolve(&VALUE.replace("]}}]}", r#"]}},{"name":"note","type":["null","string"],"default":null}]}"#));
+        scenario.produce(200, 100);
+    });
+}
+
+#[test]
+fn a_catalog_outage_is_waited_out() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("catalogout", Catalog::Rest, 2);
+    let (proxy, off) = switched(&scenario.stack.rest);
+    let config = scenario.config(3, "");
+    replace(&config, &format!("uri: \"{}\"", scenario.stack.rest), &format!("uri: \"{}\"", proxy.url));
+    waits_out(&mut scenario, &config, &off, |scenario| scenario.produce(200, 100));
+}
+
+#[test]
+fn a_topic_that_does_not_exist_is_named() {
+    if !wanted() {
+        return;
+    }
+    let scenario = Scenario::new("present", Catalog::Sqlite, 1);
+    let config = scenario.config(3, "");
+    replace(&config, &format!("topics: [{}]", scenario.topic), "topics: [no_such_topic_here]");
+    let (code, stderr) = until_caught_up(&config, LIMIT);
+    assert!(matches!(code, 2 | 3), "exit code {code}: {stderr}");
+    assert!(stderr.contains("no_such_topic_here"), "{stderr}");
+}
+
+#[test]
+fn a_catalog_that_is_down_at_start_ends_with_its_address() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("down", Catalog::Rest, 1);
+    scenario.produce(10, 10);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = scenario.config(3, "");
+    let uri = format!("uri: \"{}\"", scenario.stack.rest);
+    replace(&config, &uri, &format!("uri: \"http://{free}\""));
+    let (code, stderr) = until_caught_up(&config, LIMIT);
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains(&free.to_string()), "{stderr}");
+}
+
+#[test]
+fn a_registry_or_a_broker_that_is_down_at_start_ends_with_its_address() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("nobody", Catalog::Sqlite, 1);
+    scenario.produce(10, 10);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = scenario.config_named("broker.yaml", &free.to_string(), "", 3, "");
+    let (code, stderr) = until_caught_up(&config, LIMIT);
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains(&free.to_string()), "{stderr}");
+}
