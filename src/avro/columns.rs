@@ -69,7 +69,7 @@ impl Bytes {
         Bytes { offsets, bytes: Vec::with_capacity(bytes) }
     }
 
-    /// Appends a value, which whose bytes must suit the column.
+    /// Appends a value; an error when the column holds more bytes than its offsets can name.
     #[inline(always)]
     pub fn push(&mut self, value: &[u8]) -> Result<(), Reason> {
         self.bytes.extend_from_slice(value);
