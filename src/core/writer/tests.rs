@@ -108,3 +108,15 @@ fn an_idle_writer_looks_at_the_table_each_minute() {
     assert!(writer.step(Event::Tick, 59_999).is_empty());
     assert!(matches!(writer.step(Event::Tick, 60_000)[..], [Action::Load { since: Some(1), .. }]));
 }
+
+/// INV-5
+#[test]
+fn a_start_is_not_resolved_again_once_another_process_wrote_events() {
+    let mut writer = reading();
+    writer.step(Event::Reload, 0);
+    assert!(writer.step(Event::OutOfRange(id(0)), 0).is_empty(), "the table is being loaded");
+    let mut actions = writer.step(Event::Loaded(view(2, vector(9))), 0);
+    actions.extend(writer.step(Event::Followed, 0));
+    assert!(!actions.iter().any(|a| matches!(a, Action::ResolveStarts { .. })), "V would go back: {actions:?}");
+    assert_eq!(writer.applied(&id(0)), Some(9));
+}
