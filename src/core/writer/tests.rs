@@ -120,3 +120,14 @@ fn a_start_is_not_resolved_again_once_another_process_wrote_events() {
     assert!(!actions.iter().any(|a| matches!(a, Action::ResolveStarts { .. })), "V would go back: {actions:?}");
     assert_eq!(writer.applied(&id(0)), Some(9));
 }
+
+/// INV-14: a saved index is followed from its snapshot, and only if it is this table's.
+#[test]
+fn a_restored_index_of_another_table_is_dropped() {
+    for (table, expected) in [("uuid-1", Some(1)), ("uuid-2", None)] {
+        let index = KeyIndex::new(KeyWidth::Exact, false);
+        let mut writer = loading().with_index(index, [(0, "a".into())], table.into(), 1);
+        let actions = writer.step(Event::Loaded(view(2, vector(0))), 0);
+        assert!(matches!(actions[..], [Action::Follow { since }] if since == expected), "{table}: {actions:?}");
+    }
+}
