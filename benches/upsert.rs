@@ -48,7 +48,9 @@ fn main() {
         return;
     }
     let Ok(brokers) = std::env::var("FIRN_BENCH_BROKERS") else {
-        println!("upsert: set FIRN_BENCH_BROKERS to the address of a Kafka broker (compose/native/stack.sh start kafka)");
+        println!(
+            "upsert: set FIRN_BENCH_BROKERS to the address of a Kafka broker (compose/native/stack.sh start kafka)"
+        );
         return;
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();

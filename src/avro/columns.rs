@@ -69,6 +69,7 @@ impl Bytes {
         Bytes { offsets, bytes: Vec::with_capacity(bytes) }
     }
 
+    /// Appends a value; an error when the column holds more bytes than its offsets can name.
     #[inline(always)]
     pub fn push(&mut self, value: &[u8]) -> Result<(), Reason> {
         self.bytes.extend_from_slice(value);
@@ -125,6 +126,7 @@ impl Column {
         Column { data, nulls: NullBufferBuilder::new(rows), optional: !field.required }
     }
 
+    /// How many values there are.
     pub fn len(&self) -> usize {
         match &self.data {
             Data::Boolean(v) => v.len(),

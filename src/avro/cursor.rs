@@ -18,6 +18,7 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// A cursor at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
         Cursor { rest: bytes, empty_items: 0, item_memory: 0 }
     }
@@ -57,17 +58,20 @@ impl<'a> Cursor<'a> {
         Err(if self.rest.len() < 10 { Reason::Truncated } else { Reason::BadVarint })
     }
 
+    /// Reads a variable-length integer of 64 bits.
     #[inline(always)]
     pub fn long(&mut self) -> Result<i64, Reason> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
+    /// Reads a variable-length integer of 32 bits.
     #[inline(always)]
     pub fn int(&mut self) -> Result<i32, Reason> {
         i32::try_from(self.long()?).map_err(|_| Reason::BadVarint)
     }
 
+    /// Reads a boolean, which is one byte, 0 or 1.
     #[inline(always)]
     pub fn boolean(&mut self) -> Result<bool, Reason> {
         match self.take(1)?[0] {
@@ -77,16 +81,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Reads a float of 32 bits.
     #[inline(always)]
     pub fn float(&mut self) -> Result<f32, Reason> {
         Ok(f32::from_le_bytes(self.array()?))
     }
 
+    /// Reads a float of 64 bits.
     #[inline(always)]
     pub fn double(&mut self) -> Result<f64, Reason> {
         Ok(f64::from_le_bytes(self.array()?))
     }
 
+    /// Reads exactly `N` bytes.
     #[inline(always)]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Reason> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Reason::Truncated)?;

@@ -23,6 +23,7 @@ pub struct Plans<P> {
 }
 
 impl<P> Plans<P> {
+    /// No plans.
     pub fn new() -> Self {
         Plans { by_id: HashMap::new(), plans: Vec::new(), last: None }
     }
@@ -41,6 +42,7 @@ impl<P> Plans<P> {
         self.plans.get(at)
     }
 
+    /// Adds the plan of a schema id.
     pub fn insert(&mut self, id: u32, plan: P) {
         if self.plans.len() >= SCHEMAS_MAX {
             *self = Plans::new();
@@ -50,6 +52,7 @@ impl<P> Plans<P> {
         self.plans.push(plan);
     }
 
+    /// The plan of a schema id.
     pub fn get(&self, id: u32) -> Option<&P> {
         self.plans.get(*self.by_id.get(&id)?)
     }

@@ -94,6 +94,7 @@ fn require_keys(columns: &mut [Field], key: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a column that cannot be part of a key.
 pub fn check_key(column: &Field) -> Result<()> {
     match column.kind {
         Type::Float | Type::Double | Type::Struct(_) | Type::List(_) | Type::Map(..) => Err(Error::Decision(format!(

@@ -74,3 +74,6 @@ impl<R> Batch<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,3 +202,6 @@ impl Hasher for KeyBits {
         self.0 = (bits as u64) ^ ((bits >> 64) as u64);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,3 +115,6 @@ pub struct View {
     /// Names of the identifier fields.
     pub key: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests;

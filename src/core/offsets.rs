@@ -144,3 +144,6 @@ impl Vector {
         serde_json::from_str(text).map_err(|e| format!("not a position vector: {e}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,3 +62,6 @@ pub fn group_by_file(mut positions: Vec<Location>) -> Vec<(u32, RoaringBitmap)> 
 pub fn merge_deletes(old: &RoaringBitmap, superseded: &RoaringBitmap, mutants: Mutants) -> RoaringBitmap {
     if mutants.has(Mutant::DropOldDeletes) { superseded.clone() } else { old | superseded }
 }
+
+#[cfg(test)]
+mod tests;

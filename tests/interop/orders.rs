@@ -33,7 +33,11 @@ fn status(number: u64) -> Value {
 
 fn address(number: u64) -> Value {
     let zip = optional(!number.is_multiple_of(3), Value::Int(number as i32 * 7 - 20));
-    record(vec![("street", text(format!("Straße {number}"))), ("city", text(format!("City {}", number % 7))), ("zip", zip)])
+    record(vec![
+        ("street", text(format!("Straße {number}"))),
+        ("city", text(format!("City {}", number % 7))),
+        ("zip", zip),
+    ])
 }
 
 /// The key of an order, as the table shows it.
@@ -58,7 +62,8 @@ pub fn order(number: u64, revision: u64) -> Value {
         ("address", optional(!n.is_multiple_of(5), address(n))),
     ]);
     let tags = (0..n % 4).map(|i| text(format!("tag{}", (n + i) % 6))).collect();
-    let scores = (0..n % 3).map(|i| optional(!(n + i).is_multiple_of(4), Value::Double((n + i) as f64 / 8.0))).collect();
+    let scores =
+        (0..n % 3).map(|i| optional(!(n + i).is_multiple_of(4), Value::Double((n + i) as f64 / 8.0))).collect();
     let mut attributes = HashMap::from([("n".to_owned(), text(n.to_string()))]);
     if !n.is_multiple_of(3) {
         attributes.insert("channel".to_owned(), text(["web", "shop", ""][(n % 3) as usize]));
@@ -86,7 +91,13 @@ pub fn order(number: u64, revision: u64) -> Value {
         ("local_time", Value::LocalTimestampMicros(micros + 7)),
         ("paid", Value::Boolean(n.is_multiple_of(2))),
         ("weight", Value::Float(signed as f32 / 16.0 + 0.1)),
-        ("distance", Value::Union(u32::from(n.is_multiple_of(5)), Box::new(if n.is_multiple_of(5) { Value::Null } else { Value::Double(signed as f64 / 3.0) }))),
+        (
+            "distance",
+            Value::Union(
+                u32::from(n.is_multiple_of(5)),
+                Box::new(if n.is_multiple_of(5) { Value::Null } else { Value::Double(signed as f64 / 3.0) }),
+            ),
+        ),
         ("revision", Value::Int(revision as i32)),
         ("signature", Value::Bytes(n.to_be_bytes()[(n % 8) as usize..].to_vec())),
         ("checksum", Value::Fixed(8, (n * 0x9e37_79b9).to_le_bytes().to_vec())),

@@ -66,7 +66,8 @@ impl Proxy {
         let (address, path) = rest.split_once('/').map_or((rest, String::new()), |(a, p)| (a, format!("/{p}")));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let (stopped, rule, address) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(rule)), address.to_owned());
+        let (stopped, rule, address) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(rule)), address.to_owned());
         let ends = Arc::clone(&stopped);
         std::thread::spawn(move || {
             for client in listener.incoming() {

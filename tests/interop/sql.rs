@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use arrow::temporal_conversions::{
-    date32_to_datetime, time64us_to_time, timestamp_us_to_datetime,
-};
+use arrow::temporal_conversions::{date32_to_datetime, time64us_to_time, timestamp_us_to_datetime};
 use firn::embedded::Market;
 use firn::embedded::market::{KEY_SCHEMA, VALUE_SCHEMA};
 use firn::query::Engine;

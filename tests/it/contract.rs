@@ -340,6 +340,7 @@ async fn a_clock_behind_the_parent_is_no_obstacle(lake: &dyn Lake) {
     let first = writer.apply(&[(1, "x", 1)], &[]).await;
     writer.now_ms -= 3_600_000;
     let second = writer.apply(&[(1, "x", 2)], &[]).await;
+    // INV-11
     assert!(second.history.ancestors[0].timestamp_ms > first.history.ancestors[0].timestamp_ms);
     assert_eq!(lake.rows("clock", None).await, writer.rows());
 }

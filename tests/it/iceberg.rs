@@ -380,6 +380,7 @@ async fn foreign_snapshots_do_not_stop_a_writer_that_looks_again() {
     assert_eq!(lake.rows("t", None).await, writer.rows());
 }
 
+/// INV-10
 #[tokio::test]
 async fn the_metadata_log_is_bounded_and_no_file_is_deleted() {
     let lake = lake(2).await;

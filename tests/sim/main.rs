@@ -121,6 +121,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
+/// INV-1, INV-2, INV-8, INV-9: the faults that would break them are injected and counted.
 #[test]
 fn the_promise_holds_at_every_snapshot() {
     let first = number("FIRN_SIM_SEED", 1);

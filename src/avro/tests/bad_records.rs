@@ -113,6 +113,7 @@ fn batch(ids: &[u32], bad: Option<(usize, &[u8], Reason)>, what: &str) -> Vec<St
     rows(&decoded.batch)
 }
 
+/// INV-16
 #[test]
 fn a_bad_record_of_any_kind_at_any_place_leaves_its_neighbours_alone() {
     let ids = [1, 2, 1, 1, 2];

@@ -195,6 +195,8 @@ impl<R> Writer<R> {
         if !consistent && !unfenced && !blind {
             self.read_again(vector);
         }
+        // A start is resolved again only while nothing was written from it, by anyone.
+        self.restart.retain(|id| vector.get(id).is_none_or(|p| p.start.earliest && p.next == p.start.offset));
         for (id, owned) in &mut self.owned {
             let held = self.filling.holds(id) || self.flight.as_ref().is_some_and(|f| f.batch.holds(id));
             let moved = vector.next(id).is_some_and(|next| next != owned.applied);

@@ -337,6 +337,10 @@ impl<R> Writer<R> {
 
     fn on_out_of_range(&mut self, id: PartitionId) {
         let Some(base) = &self.base else { return };
+        // Of a partition that was taken away, or is to be opened anew, this is old news.
+        if !self.owned.get(&id).is_some_and(|owned| owned.asked) {
+            return;
+        }
         let untouched = match base.vector.get(&id) {
             Some(position) => position.start.earliest && position.next == position.start.offset,
             None => base.vector.topics.contains_key(&id.topic),

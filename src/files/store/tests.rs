@@ -41,6 +41,7 @@ async fn odd_names_are_kept_literally_on_disk_and_found_decoded() {
     }
 }
 
+/// INV-10
 #[tokio::test]
 async fn nothing_is_overwritten_and_what_is_missing_is_named() {
     let folder = tempfile::tempdir().unwrap();

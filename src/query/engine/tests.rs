@@ -61,6 +61,7 @@ fn filters() -> Vec<(&'static str, Keep)> {
 }
 
 /// G1, G2: every combination of deletes, filter, limit, projection and partitions returns exactly the live rows.
+/// INV-20
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_rows_never_come_back_and_live_rows_never_vanish() {
     for (pattern, deleted) in patterns() {

@@ -94,6 +94,7 @@ async fn nobody_at_the_address_is_an_outage_and_the_password_is_not_told() {
     assert_eq!(Error::from(error).exit_code(), 3);
 }
 
+/// INV-17
 #[tokio::test]
 async fn an_outage_is_waited_out() {
     let (registry, asked) = fake(|n, _, _| match n {
@@ -153,6 +154,7 @@ async fn subjects_are_escaped_and_versions_read() {
     assert!(registry.cached(12).is_some());
 }
 
+/// INV-18
 #[test]
 fn the_cache_lets_the_oldest_go_but_not_what_it_meant() {
     let mut known = Known::default();
