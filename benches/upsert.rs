@@ -156,6 +156,7 @@ fn print_row(name: &str, events: u64, cost: &Cost) {
 }
 
 /// Runs the program until it has caught up, and asks the system what it took.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it, and tells what it took")]
 fn run(config: &Path) -> Cost {
     let began = Instant::now();
     let child = Command::new(env!("CARGO_BIN_EXE_firn"))

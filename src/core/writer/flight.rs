@@ -142,6 +142,7 @@ impl<R> Writer<R> {
                 self.base = Some(Base { table: view.table, snapshot: view.snapshot, vector: order.vector });
                 self.loaded_ms = self.now_ms;
                 self.foreign_since_ms = None;
+                self.want_anchor = false;
             }
             Outcome::Refused | Outcome::Unknown => {
                 // Even a refusal may be the answer to our own first try, repeated by something in between.

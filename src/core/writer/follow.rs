@@ -143,7 +143,8 @@ impl<R> Writer<R> {
             read = VectorRead::Never;
         }
         match read {
-            VectorRead::Found(vector) if vector.cluster == cluster || vector.topics.is_empty() => Some(vector),
+            VectorRead::Found(vector) if vector.topics.is_empty() => Some(Vector::new(cluster)),
+            VectorRead::Found(vector) if vector.cluster == cluster => Some(vector),
             VectorRead::Found(vector) => {
                 let held = vector.cluster;
                 self.decision(format_args!(
