@@ -13,10 +13,12 @@
 )]
 
 mod bad_input;
+mod foreign;
 mod harness;
 mod kafka;
 mod lost_answer;
 mod orders;
+mod partitions;
 #[allow(dead_code, reason = "the tests of the program use it all; the harness's own do not")]
 mod process;
 mod proxy;
