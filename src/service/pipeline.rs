@@ -305,8 +305,9 @@ impl PipelineRun {
 
     /// Reads a partition from where the table that is furthest behind needs it; the others filter by their own V.
     async fn open(&mut self, id: &PartitionId, offset: i64) -> Result<()> {
-        let known = self.topology.partitions().find(|(_, known)| known == id).map(|(partition, _)| partition);
-        let Some(partition) = known else { return Ok(()) };
+        // By its topic alone: a partition that was added a moment ago is not in the description yet.
+        let Some((topic, _)) = self.topology.topics.iter().find(|(_, info)| info.id == id.topic) else { return Ok(()) };
+        let partition = TopicPartition::new(topic.clone(), id.partition);
         let offset = self.tables.iter().filter_map(|t| t.writer.applied(id)).fold(offset, i64::min);
         self.epochs += 1;
         let epoch = Epoch(self.epochs);

@@ -174,7 +174,9 @@ fn foreign_writes_while_running(format_version: u8) {
     let (trino, table) = (&scenario.stack.trino, scenario.trino_table());
     let statements = [
         // touches nothing that events touch, but adds snapshots, files and deletes
-        format!("INSERT INTO {table} (id, symbol, price, qty, ts, side) SELECT 100000 + n, 'FOREIGN', 1.5, 42, TIMESTAMP '2026-01-01 00:00:00.000000 UTC', 'BUY' FROM UNNEST(sequence(1, 20)) AS t(n)"),
+        format!(
+            "INSERT INTO {table} (id, symbol, price, qty, ts, side) SELECT 100000 + n, 'FOREIGN', 1.5, 42, TIMESTAMP '2026-01-01 00:00:00.000000 UTC', 'BUY' FROM UNNEST(sequence(1, 20)) AS t(n)"
+        ),
         format!("DELETE FROM {table} WHERE id BETWEEN 100001 AND 100010"),
         format!("UPDATE {table} SET qty = 43 WHERE id BETWEEN 100011 AND 100015"),
         format!("ALTER TABLE {table} EXECUTE optimize"),

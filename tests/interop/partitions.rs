@@ -37,7 +37,8 @@ fn filters_find_their_rows(scenario: &Scenario) {
                 "price" => format!("DOUBLE '{value}'"),
                 _ => value.clone(),
             };
-            let found = scenario.stack.trino.query(&format!("SELECT {COLUMNS} FROM {table} WHERE {column} = {literal}"));
+            let found =
+                scenario.stack.trino.query(&format!("SELECT {COLUMNS} FROM {table} WHERE {column} = {literal}"));
             let wanted: Vec<_> = expected.iter().filter(|row| row[at] == *value).cloned().collect();
             assert_same_rows(&found, &wanted);
         }

@@ -126,7 +126,6 @@ fn an_empty_topic_and_one_of_markers_only_are_caught_up() {
 }
 
 #[test]
-#[ignore = "known fault: partitions added while it runs are assigned and never read"]
 fn partitions_that_are_added_are_read_from_their_first_record() {
     if !wanted() {
         return;

@@ -176,7 +176,7 @@ impl RestCatalog {
     }
 
     fn unreachable(&self, what: &str, why: &str) -> Error {
-        Error::Unreachable(format!("catalog {}: cannot {what}: {why}", self.name))
+        Error::Unreachable(format!("catalog {} at {}: cannot {what}: {why}", self.name, host(&self.base)))
     }
 
     async fn json<T: serde::de::DeserializeOwned>(&self, answer: Response, limit: usize, what: &str) -> Result<T> {
@@ -427,6 +427,13 @@ fn encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// `host:port` of an address, without what may be secret in it.
+fn host(address: &str) -> String {
+    let parsed = url::Url::parse(address).ok();
+    let host = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
+    host.map_or_else(|| "an address that is none".to_owned(), |(host, port)| format!("{host}:{port}"))
 }
 
 #[cfg(test)]
