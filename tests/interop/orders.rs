@@ -95,7 +95,7 @@ pub fn order(number: u64, revision: u64) -> Value {
             "distance",
             Value::Union(
                 u32::from(n.is_multiple_of(5)),
-                Box::new(if n.is_multiple_of(5) { Value::Null } else { Value::Double(signed as f64 / 3.0) }),
+                Box::new(if n.is_multiple_of(5) { Value::Null } else { Value::Double(signed as f64 / 4.0) }),
             ),
         ),
         ("revision", Value::Int(revision as i32)),

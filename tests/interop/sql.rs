@@ -136,6 +136,7 @@ fn type_name(field: &Field) -> String {
     match field.data_type() {
         DataType::FixedSizeBinary(16) if is_uuid(field) => "uuid".into(),
         DataType::Boolean => "boolean".into(),
+        DataType::Int16 => "smallint".into(),
         DataType::Int32 => "integer".into(),
         DataType::Int64 => "bigint".into(),
         DataType::Float32 => "real".into(),
@@ -148,7 +149,7 @@ fn type_name(field: &Field) -> String {
         DataType::Time64(TimeUnit::Microsecond) => "time(6)".into(),
         DataType::Timestamp(TimeUnit::Microsecond, None) => "timestamp(6)".into(),
         DataType::Timestamp(TimeUnit::Microsecond, Some(_)) => "timestamp(6) with time zone".into(),
-        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
+        DataType::Decimal128(precision, scale) => format!("decimal({precision}, {scale})"),
         DataType::List(element) => format!("array({})", child(element)),
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(pair) => format!("map({}, {})", child(&pair[0]), child(&pair[1])),
@@ -181,6 +182,7 @@ fn cell(column: &dyn Array, field: &Field, row: usize, nested: bool) -> String {
             uuid::Uuid::from_bytes(bytes).to_string()
         }
         DataType::Boolean => column.as_boolean().value(row).to_string(),
+        DataType::Int16 => column.as_primitive::<t::Int16Type>().value(row).to_string(),
         DataType::Int32 => column.as_primitive::<t::Int32Type>().value(row).to_string(),
         DataType::Int64 => column.as_primitive::<t::Int64Type>().value(row).to_string(),
         DataType::Float32 => {
