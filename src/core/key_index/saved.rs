@@ -74,7 +74,7 @@ pub fn write(index: &KeyIndex, tag: &SavedTag, to: &mut impl Write) -> std::io::
     out.finish()
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// What is read is not, or not all of, a saved index of this version; the message says why. Memory is taken only for

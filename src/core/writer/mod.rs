@@ -4,7 +4,7 @@
 //! commits. Whatever goes wrong, it asks the table what the table holds, and goes on from there: the table is the
 //! authority, the batch and the index are caches.
 //!
-//! At most one of the actions that have an answer is outstanding ([`Waiting`]); reading goes on meanwhile.
+//! At most one of the actions that have an answer is outstanding; reading goes on meanwhile.
 
 mod event;
 mod flight;
