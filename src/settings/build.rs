@@ -253,7 +253,7 @@ fn place(item: &Item<'_>, base_dir: &Path, faults: &mut Faults) -> Option<String
 fn rest_warehouse(item: &Item<'_>, faults: &mut Faults) -> Option<String> {
     let text = item.text(faults)?;
     if names::is_object_store(text) {
-        item.fault(faults, format!("{} object stores are not built yet", item.shown()));
+        item.fault(faults, format!("{} is in an object store, which is not built yet", item.shown()));
     }
     Some(text.to_owned())
 }

@@ -86,7 +86,9 @@ fn nearest<'a>(name: &str, valid: &[&'a str]) -> Option<&'a str> {
         .iter()
         .map(|v| (strsim::damerau_levenshtein(&folded, &fold(v)), *v))
         .min_by_key(|(distance, _)| *distance)?;
-    let tolerated = near.chars().count().div_ceil(3);
+    // Never the whole name: '4' is not a slip of the pen for '2'.
+    let length = near.chars().count();
+    let tolerated = length.div_ceil(3).min(length.saturating_sub(1));
     (distance <= tolerated).then_some(near)
 }
 

@@ -27,7 +27,7 @@ pub(super) fn table_name(text: &str) -> Result<(Vec<String>, String), String> {
     // Letters and digits of any script, but nothing that a path, a URL or a terminal gives a meaning to.
     let safe = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     if let Some(bad) = text.chars().find(|c| *c != '.' && !safe(*c)) {
-        let bad = if bad.is_control() { bad.escape_unicode().to_string() } else { bad.to_string() };
+        let bad = super::fault::printable(&bad.to_string());
         return Err(format!("contains '{bad}'; the parts of a table name have letters, digits, '_' and '-'"));
     }
     if parts.iter().any(|part| part.len() > PART_BYTES_MAX) {
@@ -120,7 +120,9 @@ pub(super) fn warehouse(text: &str, base_dir: &Path) -> Result<String, String> {
             None => rest,
         },
         _ if is_object_store(text) => {
-            return Err("object stores are not built yet; write a folder or file:///ABSOLUTE/PATH".to_owned());
+            return Err(
+                "is in an object store, which is not built yet; write a folder or file:///ABSOLUTE/PATH".to_owned()
+            );
         }
         Some((_, rest)) if rest.starts_with("//") => {
             return Err("is of an unknown kind; write a folder or file:///ABSOLUTE/PATH".to_owned());

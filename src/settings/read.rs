@@ -29,6 +29,8 @@ pub(super) struct Section<'t> {
     pub path: String,
     pub line: usize,
     entries: &'t [Entry],
+    /// The value is of another kind, which was reported: its missing keys are no further news.
+    broken: bool,
 }
 
 impl<'t> Section<'t> {
@@ -44,7 +46,8 @@ impl<'t> Section<'t> {
                 faults.add(entry.line, &item.path, format!("unknown key '{}'; {near}", printable(&entry.key)));
             }
         }
-        Section { line: item.node.line, path: item.path, entries }
+        let broken = !matches!(item.node.value, Value::Map(_) | Value::Null);
+        Section { line: item.node.line, path: item.path, entries, broken }
     }
 
     /// The value of a key; none when it is absent or null.
@@ -57,7 +60,7 @@ impl<'t> Section<'t> {
     /// The value of a key that has no default.
     pub(super) fn need(&self, key: &str, faults: &mut Faults) -> Option<Item<'t>> {
         let item = self.get(key);
-        if item.is_none() {
+        if item.is_none() && !self.broken {
             faults.add(self.line, &self.path, format!("`{key}` is missing"));
         }
         item

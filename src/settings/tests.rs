@@ -139,11 +139,11 @@ fn no_fault_shows_a_secret() {
         format!("schema_registry: {{url: 'host:{CANARY}', password: {CANARY}}}\npipelines: {{}}"),
         format!("catalogs: {{c: {{type: iceberg-sql, uri: 'postgres//me:{CANARY}@db', warehouse: w}}}}"),
         format!("catalogs: {{c: {{type: iceberg-rest, uri: 'http://{CANARY}@db'}}}}"),
-        format!("kafka: {{brokers: b, properties: {{group.id: {CANARY}, x: [{CANARY}], y: {{file: '{CANARY}\\n'}}}}}}"),
+        format!("kafka: {{brokers: b, properties: {{group.id: {CANARY}, x: [{CANARY}]}}}}"),
         "memory: ${TOKEN}\nstate_dir: [x]\nroles: ${TOKEN}\nkafka: {brokers: '://${TOKEN}'}".to_owned(),
     ] {
         let error = parse(&secret).unwrap_err().to_string();
-        assert!(!error.contains(CANARY) || error.contains("file"), "{error}");
+        assert!(!error.contains(CANARY), "{error}");
     }
 }
 
@@ -359,7 +359,7 @@ fn bombs_and_abysses_end_in_a_fault() {
         laughs.push_str(&format!("{name}: &{name} [{}]\n", vec![format!("*{below}"); 10].join(", ")));
     }
     let deep_flow = "[".repeat(100_000);
-    let deep_block = format!("a: {}x", "- ".repeat(200_000));
+    let deep_block = format!("a:\n  {}x", "- ".repeat(200_000));
     let deep_lines: String = (0..200).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
     let cycle = "a: &a [*a]\n".to_owned();
     let huge = format!("state_dir: {}\n", "x".repeat(1 << 20));

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
 use super::fault::{Faults, printable};
+use super::substitute::below;
 
 /// Nesting of a valid file is below ten.
 const DEPTH_MAX: usize = 32;
@@ -178,7 +179,7 @@ impl Builder<'_> {
             // The kept copy counts too.
             self.nodes += size(&node);
         }
-        let Some(parent) = self.stack.last_mut() else {
+        let Some((parent, above)) = self.stack.split_last_mut() else {
             self.root = Some(node);
             return Ok(());
         };
@@ -194,7 +195,7 @@ impl Builder<'_> {
                     match entries.iter().find(|entry| entry.key == name) {
                         Some(first) => {
                             let message = format!("duplicate key '{}', first on line {}", printable(&name), first.line);
-                            self.faults.add(line, "", message);
+                            self.faults.add(line, &path(above), message);
                         }
                         None => entries.push(Entry { key: name, line, node }),
                     }
@@ -203,6 +204,14 @@ impl Builder<'_> {
         }
         Ok(())
     }
+}
+
+/// The key path of the value that is being read below these.
+fn path(open: &[Open]) -> String {
+    open.iter().fold(String::new(), |path, open| match &open.kind {
+        OpenKind::List(items) => format!("{path}[{}]", items.len()),
+        OpenKind::Map { key, .. } => below(&path, key.as_ref().map_or("", |(name, _)| name)),
+    })
 }
 
 fn no_tag(tagged: bool, line: usize) -> Fed {
