@@ -24,6 +24,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 
 use super::files::{Footers, Readers, access_plan};
+use super::nested::ColumnAdapters;
 use super::scan::{DataFile, Scan};
 use super::schema::query_schema;
 use super::{prune, through};
@@ -171,6 +172,7 @@ impl TableProvider for PinnedTable {
         }
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
             .with_projection_indices(projection.cloned())?
+            .with_expr_adapter(Some(Arc::new(ColumnAdapters)))
             .with_limit(limit)
             // Else the opener may read whole row groups in place of selected rows: it takes a group whose statistics
             // satisfy the predicate, counts its deleted rows towards the limit, and forgets the selection.

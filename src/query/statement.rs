@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer, Word};
 
+use super::like;
 use crate::{Error, Result};
 
 /// Longer statements are refused unread.
@@ -204,6 +205,11 @@ impl VisitorMut for Walk {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         self.depth += 1;
+        if let Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } = expr
+            && let Err(error) = like::respell(pattern, escape_char)
+        {
+            return ControlFlow::Break(error);
+        }
         // Chains are flat here; the planner makes a level of each link.
         let links = match expr {
             Expr::CompoundFieldAccess { access_chain, .. } => access_chain.len(),

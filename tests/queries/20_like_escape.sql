@@ -1,1 +1,1 @@
-SELECT count(*) AS n FROM lake.market.trades WHERE symbol LIKE '%\_%' ESCAPE '\'
+SELECT count(*) AS n, sum(CASE WHEN symbol LIKE '%\_%' THEN 1 ELSE 0 END) AS literal FROM lake.market.trades WHERE symbol LIKE 'A#_%' ESCAPE '#' OR symbol LIKE '%\_%' ESCAPE '\' OR symbol LIKE 'M%' ESCAPE '#'

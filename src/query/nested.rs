@@ -1,0 +1,168 @@
+//! Records, lists and maps of a data file as the table has them now.
+//!
+//! DataFusion fits the columns of a file to the table, records within records included, but not records within lists and
+//! maps; and a required field of an optional record keeps its placeholder ('' or 0) where the record is null, which
+//! `record['field']` then shows. Both are put right here, for nested columns only; the rest stays DataFusion's.
+
+use std::any::Any;
+use std::fmt::{Display, Formatter};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
+use arrow::compute::{cast, is_null, nullif};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr_adapter::{DefaultPhysicalExprAdapter, PhysicalExprAdapter, PhysicalExprAdapterFactory};
+
+/// Fits the columns of each file to the table.
+#[derive(Debug)]
+pub(super) struct ColumnAdapters;
+
+impl PhysicalExprAdapterFactory for ColumnAdapters {
+    fn create(&self, table: SchemaRef, file: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
+        let plain = DefaultPhysicalExprAdapter::new(table.clone(), file.clone());
+        Ok(Arc::new(ColumnAdapter { table, file, plain }))
+    }
+}
+
+#[derive(Debug)]
+struct ColumnAdapter {
+    table: SchemaRef,
+    file: SchemaRef,
+    plain: DefaultPhysicalExprAdapter,
+}
+
+impl ColumnAdapter {
+    /// The column, where it is nested and the file has it.
+    fn nested(&self, column: &Column) -> Option<NestedColumn> {
+        let wanted = self.table.field_with_name(column.name()).ok().filter(|f| f.data_type().is_nested())?;
+        let index = self.file.index_of(column.name()).ok()?;
+        let column = Arc::new(Column::new(column.name(), index));
+        Some(NestedColumn { column, wanted: Arc::new(wanted.clone()) })
+    }
+}
+
+impl PhysicalExprAdapter for ColumnAdapter {
+    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+        let fit = |expr: Arc<dyn PhysicalExpr>| match expr.as_any().downcast_ref::<Column>() {
+            None => Ok(Transformed::no(expr)),
+            Some(column) => match self.nested(column) {
+                Some(nested) => Ok(Transformed::yes(Arc::new(nested) as Arc<dyn PhysicalExpr>)),
+                None => self.plain.rewrite(expr).map(Transformed::yes),
+            },
+        };
+        expr.transform_up(fit).data()
+    }
+}
+
+/// A nested column of a file, in the table's type.
+#[derive(Debug, Clone, Eq, Hash)]
+struct NestedColumn {
+    /// In the file's schema.
+    column: Arc<dyn PhysicalExpr>,
+    wanted: FieldRef,
+}
+
+impl PartialEq for NestedColumn {
+    fn eq(&self, other: &Self) -> bool {
+        self.column.eq(&other.column) && self.wanted == other.wanted
+    }
+}
+
+impl Display for NestedColumn {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.column)
+    }
+}
+
+impl PhysicalExpr for NestedColumn {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn data_type(&self, _input: &Schema) -> Result<DataType> {
+        Ok(self.wanted.data_type().clone())
+    }
+
+    fn nullable(&self, _input: &Schema) -> Result<bool> {
+        Ok(self.wanted.is_nullable())
+    }
+
+    fn return_field(&self, _input: &Schema) -> Result<FieldRef> {
+        Ok(self.wanted.clone())
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        let column = self.column.evaluate(batch)?.into_array(batch.num_rows())?;
+        Ok(ColumnarValue::Array(fitted(&column, self.wanted.data_type())?))
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.column]
+    }
+
+    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
+        let column = children.pop().unwrap_or_else(|| self.column.clone());
+        Ok(Arc::new(NestedColumn { column, wanted: self.wanted.clone() }))
+    }
+
+    fn fmt_sql(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        self.column.fmt_sql(f)
+    }
+}
+
+/// `array` in the type `wanted`: fields of records by name, null where the file lacks one or the record is null.
+fn fitted(array: &ArrayRef, wanted: &DataType) -> std::result::Result<ArrayRef, ArrowError> {
+    match (array.data_type(), wanted) {
+        (DataType::Struct(_), DataType::Struct(fields)) => Ok(Arc::new(record(array.as_struct(), fields)?)),
+        (DataType::List(_), DataType::List(element)) => {
+            let list = array.as_list::<i32>();
+            let values = fitted(list.values(), element.data_type())?;
+            let fitted = ListArray::try_new(element.clone(), list.offsets().clone(), values, list.nulls().cloned())?;
+            Ok(Arc::new(fitted))
+        }
+        (DataType::Map(..), DataType::Map(entry, sorted)) => {
+            let map = array.as_map();
+            let entries = map_entries(map.entries(), entry)?;
+            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
+            Ok(Arc::new(MapArray::try_new(entry.clone(), offsets, entries, nulls, *sorted)?))
+        }
+        (same, wanted) if same == wanted => Ok(array.clone()),
+        _ => cast(array, wanted),
+    }
+}
+
+fn record(record: &StructArray, wanted: &Fields) -> std::result::Result<StructArray, ArrowError> {
+    let absent = if record.null_count() > 0 { Some(is_null(record)?) } else { None };
+    let field = |field: &Arc<Field>| {
+        let Some(values) = record.column_by_name(field.name()) else {
+            return Ok(new_null_array(field.data_type(), record.len()));
+        };
+        let values = fitted(values, field.data_type())?;
+        match &absent {
+            Some(absent) => nullif(&values, absent),
+            None => Ok(values),
+        }
+    };
+    let columns = wanted.iter().map(field).collect::<std::result::Result<Vec<_>, _>>()?;
+    StructArray::try_new_with_length(wanted.clone(), columns, record.nulls().cloned(), record.len())
+}
+
+/// Keys and values by place: writers name them differently.
+fn map_entries(entries: &StructArray, wanted: &Field) -> std::result::Result<StructArray, ArrowError> {
+    let DataType::Struct(fields) = wanted.data_type() else {
+        return Err(ArrowError::SchemaError(format!("a map's entries are not a record: {wanted}")));
+    };
+    let columns = entries.columns().iter().zip(fields).map(|(column, field)| fitted(column, field.data_type()));
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+    StructArray::try_new_with_length(fields.clone(), columns, entries.nulls().cloned(), entries.len())
+}
+
+#[cfg(test)]
+mod tests;

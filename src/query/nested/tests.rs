@@ -1,0 +1,62 @@
+use arrow::array::{Int32Array, Int64Array, StringArray};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+
+use super::*;
+
+fn field(name: &str, kind: DataType, nullable: bool) -> FieldRef {
+    Arc::new(Field::new(name, kind, nullable))
+}
+
+/// Two required fields, the second record null: its fields hold placeholders.
+fn customers() -> (DataType, ArrayRef) {
+    let fields = Fields::from(vec![field("name", DataType::Utf8, false), field("level", DataType::Int32, false)]);
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(StringArray::from(vec!["ada", "", "bob"])), Arc::new(Int32Array::from(vec![1, 0, 3]))];
+    let nulls = Some(NullBuffer::from(vec![true, false, true]));
+    let array = StructArray::new(fields.clone(), columns, nulls);
+    (DataType::Struct(fields), Arc::new(array))
+}
+
+/// A field was added, another promoted, and the order changed.
+fn wanted() -> DataType {
+    DataType::Struct(Fields::from(vec![
+        field("since", DataType::Date32, true),
+        field("level", DataType::Int64, true),
+        field("name", DataType::Utf8, true),
+    ]))
+}
+
+#[track_caller]
+fn check_customers(fitted: &dyn Array) {
+    let fitted = fitted.as_struct();
+    assert_eq!(fitted.column(0).null_count(), 3);
+    let levels = fitted.column(1).as_any().downcast_ref::<Int64Array>().unwrap();
+    assert_eq!(levels, &Int64Array::from(vec![Some(1), None, Some(3)]));
+    let names = fitted.column(2).as_string::<i32>();
+    assert_eq!(names, &StringArray::from(vec![Some("ada"), None, Some("bob")]));
+}
+
+#[test]
+fn fields_of_a_null_record_are_null() {
+    check_customers(&fitted(&customers().1, &wanted()).unwrap());
+}
+
+#[test]
+fn records_in_lists_and_maps_gain_fields_and_wider_types() {
+    let (kind, records) = customers();
+    let offsets = OffsetBuffer::from_lengths([2, 0, 1]);
+    let list = ListArray::new(field("element", kind.clone(), true), offsets.clone(), records.clone(), None);
+    let list = fitted(&(Arc::new(list) as ArrayRef), &DataType::List(field("element", wanted(), true))).unwrap();
+    assert_eq!(list.as_list::<i32>().value_length(0), 2);
+    check_customers(list.as_list::<i32>().values());
+
+    let keys: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+    let parts = vec![field("key", DataType::Utf8, false), field("value", kind, true)];
+    let entries = StructArray::new(Fields::from(parts), vec![keys.clone(), records], None);
+    let map = MapArray::new(field("key_value", entries.data_type().clone(), false), offsets, entries, None, false);
+    let parts = vec![field("k", DataType::Utf8, false), field("v", wanted(), true)];
+    let entry = field("entries", DataType::Struct(Fields::from(parts)), false);
+    let map = fitted(&(Arc::new(map) as ArrayRef), &DataType::Map(entry, false)).unwrap();
+    assert_eq!(map.as_map().keys(), &keys);
+    check_customers(map.as_map().values());
+}
