@@ -10,9 +10,12 @@ use crate::avro::{self, DeleteBy, EventShape};
 use crate::core::schema::TableSchema;
 use crate::query::{Engine, Limits};
 use crate::settings::{self, CatalogKind, Delete, Mode, Pipeline, Settings, SqlUri, Transform};
-use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, TableSpec};
+use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, SortColumn, TableSpec};
 use crate::table::{LakeTable, Outcome};
 use crate::{Error, Result};
+
+/// How often a change of a table's metadata is tried against other writers.
+const TRIES: usize = 20;
 
 /// What the events of a pipeline mean for its tables.
 #[must_use]
@@ -91,7 +94,8 @@ impl Catalogs {
     }
 }
 
-/// Opens a table of a pipeline, creates it where it is missing, and evolves it to hold what `wanted` asks for.
+/// Opens a table of a pipeline, creates it where it is missing, upgrades it to the format version that is asked for, and
+/// evolves it to hold what `wanted` asks for. A table of a newer format version stays as it is.
 pub(super) async fn open_table(
     catalog: &Arc<CatalogHandle>,
     pipeline: &str,
@@ -102,7 +106,7 @@ pub(super) async fn open_table(
         schema: wanted.clone(),
         format_version: table.format_version,
         partition_by: table.partition_by.iter().map(|p| (transform(&p.transform), p.column.clone())).collect(),
-        sort_by: table.sort_by.iter().map(|s| s.column.clone()).collect(),
+        sort_by: table.sort_by.iter().map(sort_column).collect(),
         pipeline: pipeline.to_owned(),
     };
     let opened = match catalog.load_table(&table.namespace, &table.name).await? {
@@ -113,26 +117,49 @@ pub(super) async fn open_table(
             created
         }
     };
+    if opened.format_version() < table.format_version {
+        until_reachable(opened.name(), None, || upgrade(&opened, table.format_version)).await?;
+        tracing::info!(table = opened.name(), format_version = table.format_version, "table upgraded in place");
+    }
     until_reachable(opened.name(), None, || grow(&opened, wanted)).await?;
     Ok(opened)
 }
 
-/// Adds the columns that `wanted` has and the table does not, and widens what it asks to be wider.
-async fn grow(table: &IcebergTable, wanted: &TableSchema) -> Result<()> {
-    for _ in 0..20 {
-        match table.evolve_schema(wanted).await {
-            Outcome::Committed(_) => return Ok(()),
-            // Whoever came first may have added the same columns.
-            Outcome::Refused(_) | Outcome::Unknown(_) => {
-                table.load(None).await?;
-            }
-            Outcome::NotSent(error) => return Err(error),
+async fn upgrade(table: &IcebergTable, format_version: u8) -> Result<()> {
+    for _ in 0..TRIES {
+        if table.format_version() >= format_version || settled(table, table.upgrade_to_v3().await).await? {
+            return Ok(());
         }
     }
-    Err(Error::Unreachable(format!(
-        "table {}: other writers kept changing it while its schema was to grow",
-        table.name()
-    )))
+    Err(restless(table, "its format version was to be upgraded"))
+}
+
+/// Adds the columns that `wanted` has and the table does not, and widens what it asks to be wider.
+async fn grow(table: &IcebergTable, wanted: &TableSchema) -> Result<()> {
+    for _ in 0..TRIES {
+        if settled(table, table.evolve_schema(wanted).await).await? {
+            return Ok(());
+        }
+    }
+    Err(restless(table, "its schema was to grow"))
+}
+
+/// Whether a change of the table's metadata was committed. Where it is not known, or somebody else came first, the table
+/// is loaded again: they may have made the same change.
+async fn settled(table: &IcebergTable, outcome: Outcome) -> Result<bool> {
+    match outcome {
+        Outcome::Committed(_) => Ok(true),
+        Outcome::Refused(_) | Outcome::Unknown(_) => table.load(None).await.map(|_| false),
+        Outcome::NotSent(error) => Err(error),
+    }
+}
+
+fn restless(table: &IcebergTable, meanwhile: &str) -> Error {
+    Error::Unreachable(format!("table {}: other writers kept changing it while {meanwhile}", table.name()))
+}
+
+fn sort_column(sort: &settings::SortField) -> SortColumn {
+    SortColumn { column: sort.column.clone(), descending: sort.descending, nulls_first: sort.nulls_first }
 }
 
 fn transform(transform: &Transform) -> String {

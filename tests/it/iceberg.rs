@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use firn::core::history::{SnapshotId, VectorRead, WalkEnd};
 use firn::core::schema::{Field, Type};
 use firn::files::read_rows;
-use firn::table::iceberg::{CatalogConfig, CatalogHandle, CatalogKind, IcebergTable, TableSpec, open_catalog};
+use firn::table::iceberg::{
+    CatalogConfig, CatalogHandle, CatalogKind, IcebergTable, SortColumn, TableSpec, open_catalog,
+};
 use firn::table::{LakeTable, Outcome};
 use futures::TryStreamExt;
 use iceberg::TableUpdate;
 use iceberg::spec::{
     DataContentType, DataFileFormat, FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestList, ManifestStatus,
-    SnapshotReference, SnapshotRetention, TableMetadata,
+    NullOrder, SnapshotReference, SnapshotRetention, SortDirection, TableMetadata,
 };
 use tempfile::TempDir;
 
@@ -61,7 +63,7 @@ impl Lake for Iceberg {
             schema: schema(),
             format_version: self.format_version,
             partition_by,
-            sort_by: vec!["n".into()],
+            sort_by: vec![SortColumn { column: "n".into(), descending: true, nulls_first: false }],
             pipeline: "p1".into(),
         };
         Arc::new(self.catalog.create_table(&self.namespace, name, spec).await.unwrap())
@@ -444,6 +446,26 @@ async fn a_table_grows_with_its_schema_and_old_rows_stay_readable() {
     assert_eq!(lake.rows("t", None).await, writer.rows());
     wanted.fields[2].kind = Type::String;
     assert!(matches!(table.evolve_schema(&wanted).await, Outcome::NotSent(_)));
+}
+
+#[tokio::test]
+async fn rows_are_in_the_order_of_the_table() {
+    let lake = lake(2).await;
+    let mut writer = lake.writer("t").await;
+    writer.apply(&[(1, "x", 5), (2, "x", 9), (3, "x", -1), (4, "x", 7)], &[]).await;
+    let table = lake.table("t").await;
+    let metadata = table.metadata();
+    let order = &metadata.default_sort_order().fields[0];
+    assert_eq!((order.direction, order.null_order), (SortDirection::Descending, NullOrder::Last));
+    let plan = table.plan_scan(None).await.unwrap();
+    let columns = ["id", "venue", "n"].map(str::to_owned);
+    let path = plan.files[0].path();
+    let deleted = table.load_deletes(&plan.files[0]).await.unwrap();
+    let stream = read_rows(table.store(), path, &plan.schema, &columns, deleted).await.unwrap();
+    let rows: Vec<Row> =
+        stream.try_collect::<Vec<_>>().await.unwrap().iter().flat_map(|b| to_rows(&b.columns)).collect();
+    assert_eq!(rows.iter().map(|row| row.2).collect::<Vec<_>>(), [9, 7, 5, -1]);
+    assert_eq!(plan.files[0].file.sort_order_id(), Some(1));
 }
 
 #[tokio::test]

@@ -253,6 +253,23 @@ async fn a_registry_outage_is_waited_out_and_the_table_grows_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_upgraded_in_place_and_never_downgraded() {
+    let world = World::new().await;
+    let settings = std::fs::read_to_string(world.config()).unwrap();
+    let at = |version: u8| settings.replace("format_version: 3", &format!("format_version: {version}"));
+    for (id, configured, found) in [(1, 2, 2), (2, 3, 3), (3, 2, 3)] {
+        std::fs::write(world.config(), at(configured)).unwrap();
+        world.send(0, &[trade(1, 1, id), trade(1, id, id)]);
+        world.catch_up().await.unwrap();
+        let settings = Settings::load(&world.config()).unwrap();
+        let catalog = service::open_catalog(&settings.catalogs["lake"]).await.unwrap();
+        let table = catalog.load_table(&["market".to_owned()], "trades").await.unwrap().unwrap();
+        assert_eq!(table.format_version(), found);
+        assert_eq!(world.ids().await, (1..=id).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn positions_are_shown_and_set_and_a_replay_gives_the_same_rows() {
     let world = World::new().await;
     world.send(0, &(0..6).map(|id| trade(1, id % 3, id)).collect::<Vec<_>>());

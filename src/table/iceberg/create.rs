@@ -27,10 +27,20 @@ pub struct TableSpec {
     pub format_version: u8,
     /// Transform and column, in order: `identity`, `bucket[16]`, `truncate[4]`, `year`, `month`, `day`, `hour`.
     pub partition_by: Vec<(String, String)>,
-    /// Columns by which rows are sorted within files, ascending, nulls first.
-    pub sort_by: Vec<String>,
+    /// Columns by which rows are sorted within files.
+    pub sort_by: Vec<SortColumn>,
     /// The one pipeline that may write here.
     pub pipeline: String,
+}
+
+/// One column of a table's sort order.
+#[derive(Debug, Clone)]
+pub struct SortColumn {
+    pub column: String,
+    /// Largest first.
+    pub descending: bool,
+    /// Rows without a value come before the others.
+    pub nulls_first: bool,
 }
 
 impl CatalogHandle {
@@ -124,19 +134,22 @@ fn partition_spec(schema: &Schema, fields: &[(String, String)]) -> Result<Unboun
     Ok(builder.build())
 }
 
-fn sort_order(schema: &Schema, columns: &[String]) -> Result<SortOrder> {
+fn sort_order(schema: &Schema, columns: &[SortColumn]) -> Result<SortOrder> {
+    if columns.is_empty() {
+        return Ok(SortOrder::unsorted_order());
+    }
     let mut builder = SortOrder::builder();
-    for name in columns {
+    for sort in columns {
         builder.with_sort_field(SortField {
-            source_id: column(schema, name)?,
+            source_id: column(schema, &sort.column)?,
             transform: Transform::Identity,
-            direction: SortDirection::Ascending,
-            null_order: NullOrder::First,
+            direction: if sort.descending { SortDirection::Descending } else { SortDirection::Ascending },
+            null_order: if sort.nulls_first { NullOrder::First } else { NullOrder::Last },
         });
     }
-    let built =
-        if columns.is_empty() { Ok(SortOrder::unsorted_order()) } else { builder.with_order_id(1).build(schema) };
-    built.map_err(|e| Error::Config(format!("cannot sort by {}: {}", columns.join(", "), e.message())))
+    let names: Vec<&str> = columns.iter().map(|s| s.column.as_str()).collect();
+    let built = builder.with_order_id(1).build(schema);
+    built.map_err(|e| Error::Config(format!("cannot sort by {}: {}", names.join(", "), e.message())))
 }
 
 impl IcebergTable {
@@ -169,6 +182,12 @@ impl IcebergTable {
             TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
         ];
         self.commit_metadata(updates, requirements).await
+    }
+
+    /// 2 or 3, as of the last load or commit.
+    #[must_use]
+    pub fn format_version(&self) -> u8 {
+        self.state().loaded.metadata.format_version() as u8
     }
 
     /// Upgrades the table to format version 3 (deletion vectors) in place; a table that has it already is left alone.

@@ -25,7 +25,7 @@ use iceberg::spec::{FormatVersion, TableMetadata};
 use uuid::Uuid;
 
 pub use self::catalog::{CatalogConfig, CatalogHandle, CatalogKind, open_catalog};
-pub use self::create::TableSpec;
+pub use self::create::{SortColumn, TableSpec};
 pub use self::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, VERSION};
 pub use self::scan::{ScanDeletes, ScanFile, ScanPlan};
 pub use self::schema::{from_iceberg_schema, from_iceberg_type, to_iceberg_schema, to_iceberg_type};
