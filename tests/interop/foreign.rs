@@ -117,21 +117,24 @@ fn foreign_compaction_is_followed_format_3() {
     }
 }
 
-const EXPIRE: &str = "import json, sys\n\
+const EXPIRE: &str = "import json, pathlib, sys\n\
     from datetime import datetime, timedelta\n\
     from pyiceberg.catalog import load_catalog\n\
     request = json.load(sys.stdin)\n\
     table = load_catalog('lake', **request['catalog']).load_table(request['table'])\n\
     table.maintenance.expire_snapshots().older_than(datetime.now() + timedelta(days=1)).commit()\n\
     table.refresh()\n\
+    if request['forget']:\n\
+    \x20   for entry in table.metadata.metadata_log:\n\
+    \x20       pathlib.Path(entry.metadata_file.removeprefix('file://')).unlink(missing_ok=True)\n\
     print(len(table.metadata.snapshots))\n";
 
-/// Everything but the current snapshot goes; how many are left.
-fn expire(scenario: &Scenario) -> usize {
+/// Everything but the current snapshot goes, and with `forget` the older metadata files too; how many snapshots are left.
+fn expire(scenario: &Scenario, forget: bool) -> usize {
     let script = scenario.dir.path().join("expire.py");
     std::fs::write(&script, EXPIRE).unwrap();
     let properties: BTreeMap<_, _> = scenario.stack.pyiceberg_catalog(scenario.catalog).into_iter().collect();
-    let request = serde_json::json!({"catalog": properties, "table": scenario.table()}).to_string();
+    let request = serde_json::json!({"catalog": properties, "table": scenario.table(), "forget": forget}).to_string();
     scenario.stack.python_lines(&script, &request).trim().parse().unwrap()
 }
 
@@ -147,23 +150,31 @@ fn the_position_survives_expired_snapshots_or_a_person_decides() {
             scenario.produce(300, 200);
             catch_up(&config);
         }
-        assert_eq!(expire(&scenario), 1);
+        assert_eq!(expire(&scenario, false), 1);
         same_everywhere(&scenario, &[]);
     }
     scenario.produce(300, 200);
     catch_up(&config);
     same_everywhere(&scenario, &[]);
 
-    // The only snapshot left is somebody else's, and pyiceberg takes its parent's id away: nothing proves the position.
+    // The only snapshot left is somebody else's, and pyiceberg takes its parent's id away: what the older metadata files
+    // say of it proves the position.
     insert(&scenario, 50_000);
-    assert_eq!(expire(&scenario), 1);
+    assert_eq!(expire(&scenario, false), 1);
+    scenario.produce(300, 200);
+    catch_up(&config);
+    same_everywhere(&scenario, &[foreign_row(50_000)]);
+
+    // Without those nothing does.
+    insert(&scenario, 50_001);
+    assert_eq!(expire(&scenario, true), 1);
     let before = scenario.expected();
     scenario.produce(300, 200);
     let (code, stderr) = until_caught_up(&config, LIMIT);
     assert_eq!(code, 4, "{stderr}");
     assert!(stderr.contains("firn.offsets") && stderr.contains("offsets set"), "{stderr}");
     let mut untouched = before;
-    untouched.push(foreign_row(50_000));
+    untouched.extend([50_000, 50_001].map(foreign_row));
     assert_same_rows(&scenario.trino(), &untouched);
 }
 

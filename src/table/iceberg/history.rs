@@ -28,9 +28,12 @@ const OLD_METADATA_FILES_MAX: usize = 100;
 /// The view of `loaded`, whose history reaches back to `since` or as far as anything is retained.
 pub(super) async fn view(store: &Store, loaded: &Loaded, since: Option<SnapshotId>) -> Result<View> {
     let mut history = walk(&loaded.metadata, since)?;
-    if let WalkEnd::Pruned { .. } = history.end
-        && history.ancestors.iter().all(|a| a.vector.is_none())
-    {
+    let unfinished = match history.end {
+        WalkEnd::Known => false,
+        WalkEnd::Pruned { .. } => true,
+        WalkEnd::Root => history.anchor.is_some(),
+    };
+    if unfinished && history.ancestors.iter().all(|a| a.vector.is_none()) {
         continue_in_old_metadata(store, &loaded.metadata, since, &mut history).await?;
     }
     view_of(&loaded.metadata, history)
@@ -57,14 +60,17 @@ fn view_of(metadata: &TableMetadata, history: History) -> Result<View> {
 
 /// Walks from the current snapshot back through its parents.
 fn walk(metadata: &TableMetadata, since: Option<SnapshotId>) -> Result<History> {
-    let anchor = match metadata.properties().get(OFFSETS) {
-        Some(json) => Some(anchor(json)?),
-        None => None,
-    };
-    let mut history = History { ancestors: Vec::new(), end: WalkEnd::Root, anchor };
+    let mut history = History { ancestors: Vec::new(), end: WalkEnd::Root, anchor: None };
     if let Some(current) = metadata.current_snapshot_id() {
         let find = |id: SnapshotId| metadata.snapshot_by_id(id).cloned();
         history.end = follow(current, since, find, &mut history.ancestors)?;
+    }
+    match metadata.properties().get(OFFSETS).map(|json| anchor(json)) {
+        Some(Ok(anchor)) => history.anchor = Some(anchor),
+        // The snapshots say where V is, and the next commit writes the property anew.
+        Some(Err(_)) if history.end == WalkEnd::Known || history.ancestors.iter().any(|a| a.vector.is_some()) => {}
+        Some(Err(error)) => return Err(error),
+        None => {}
     }
     Ok(history)
 }
@@ -95,7 +101,8 @@ fn ancestor(snapshot: &Snapshot) -> Result<Ancestor> {
     let vector = match summary.get(OFFSETS) {
         Some(json) => Some(Vector::from_json(json).map_err(|e| {
             Error::Decision(format!(
-                "snapshot {} holds {OFFSETS} that cannot be read ({e}): set the position with `firn offsets set`",
+                "snapshot {} holds {OFFSETS} that cannot be read ({e}): roll the table back to the snapshot before it, \
+                 and what came after is read again",
                 snapshot.snapshot_id()
             ))
         })?),
@@ -114,12 +121,15 @@ fn ancestor(snapshot: &Snapshot) -> Result<Ancestor> {
 fn anchor(json: &str) -> Result<Anchor> {
     serde_json::from_str(json).map_err(|e| {
         Error::Decision(format!(
-            "the table property {OFFSETS} cannot be read ({e}): set the position with `firn offsets set`"
+            "the table property {OFFSETS} cannot be read ({e}), and no retained snapshot holds a position: remove the \
+             property (in Spark: ALTER TABLE … UNSET TBLPROPERTIES ('{OFFSETS}')), then order the position with \
+             `firn offsets set`"
         ))
     })
 }
 
-/// Expired snapshots are still listed in the metadata files from before their expiry, while the log names these.
+/// Expired snapshots are still listed in the metadata files from before their expiry, while the log names these. So are
+/// parents that an expiry took out of the snapshots it kept, as pyiceberg's does.
 async fn continue_in_old_metadata(
     store: &Store,
     metadata: &TableMetadata,
@@ -128,18 +138,24 @@ async fn continue_in_old_metadata(
 ) -> Result<()> {
     let io = store.file_io();
     for entry in metadata.metadata_log().iter().rev().take(OLD_METADATA_FILES_MAX) {
-        let WalkEnd::Pruned { parent } = history.end else { return Ok(()) };
         if !store.exists(&entry.metadata_file).await? {
             // Older ones are gone too: they are removed oldest first.
             return Ok(());
         }
         let old = TableMetadata::read_from(&io, &entry.metadata_file).await;
         let old = old.map_err(|e| from_iceberg(&entry.metadata_file, &e))?;
-        if old.snapshot_by_id(parent).is_none() {
-            continue;
-        }
         let snapshots: HashMap<SnapshotId, SnapshotRef> =
             old.snapshots().map(|s| (s.snapshot_id(), s.clone())).collect();
+        if let (WalkEnd::Root, Some(oldest)) = (history.end, history.ancestors.last_mut())
+            && let Some(parent) = snapshots.get(&oldest.id).and_then(|s| s.parent_snapshot_id())
+        {
+            oldest.parent = Some(parent);
+            history.end = WalkEnd::Pruned { parent };
+        }
+        let WalkEnd::Pruned { parent } = history.end else { continue };
+        if !snapshots.contains_key(&parent) {
+            continue;
+        }
         history.end = follow(parent, since, |id| snapshots.get(&id).cloned(), &mut history.ancestors)?;
         if history.ancestors.iter().any(|a| a.vector.is_some()) {
             return Ok(());
