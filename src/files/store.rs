@@ -1,6 +1,7 @@
 //! The object store behind every file of a table: one stack for data files, deletes, manifests and metadata.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +23,9 @@ use crate::{Error, Result};
 pub struct Store {
     #[serde(skip, default = "local_disk")]
     disk: Arc<dyn ObjectStore>,
+    /// Whether `disk` is this machine's: what is written is then flushed, so that a catalog that survives a power cut
+    /// names nothing that did not.
+    flushed: bool,
 }
 
 /// An object that [`Store::list`] found.
@@ -43,13 +47,13 @@ impl Store {
     /// The local file system.
     #[must_use]
     pub fn local() -> Self {
-        Store { disk: local_disk() }
+        Store { disk: local_disk(), flushed: true }
     }
 
     /// `disk` in place of the local file system, addressed from the root `/`.
     #[must_use]
     pub fn over(disk: Arc<dyn ObjectStore>) -> Self {
-        Store { disk }
+        Store { disk, flushed: false }
     }
 
     /// The store and the key in it that `location` stands for, taken literally.
@@ -67,8 +71,13 @@ impl Store {
     /// name exists: names are never used twice.
     pub async fn put(&self, location: &str, bytes: Bytes) -> Result<()> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.disk.put_opts(&key(location)?, bytes.into(), options).await {
-            Ok(_) => Ok(()),
+        let key = key(location)?;
+        let flush = self.flushed.then(|| Flush::before(&key));
+        match self.disk.put_opts(&key, bytes.into(), options).await {
+            Ok(_) => match flush {
+                Some(flush) => flush.run().await.map_err(|e| store_error("write", location, &e)),
+                None => Ok(()),
+            },
             Err(object_store::Error::AlreadyExists { .. }) => {
                 Err(Error::Internal(format!("{location} exists already, and file names are never used twice")))
             }
@@ -168,6 +177,40 @@ impl Store {
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(e) => Err(e),
         }
+    }
+}
+
+/// What has to reach the disk for a new file to be there after a power cut.
+struct Flush {
+    file: PathBuf,
+    /// Folders that get an entry: the file's, and those above folders that the file is the first in.
+    folders: Vec<PathBuf>,
+}
+
+impl Flush {
+    /// Looks which folders are there before the file at `key` is written.
+    fn before(key: &Path) -> Flush {
+        let file = PathBuf::from(format!("/{key}"));
+        let mut folders = Vec::new();
+        for folder in file.ancestors().skip(1) {
+            folders.push(folder.to_owned());
+            if folder.is_dir() {
+                break;
+            }
+        }
+        Flush { file, folders }
+    }
+
+    async fn run(self) -> object_store::Result<()> {
+        let flush = move || {
+            let file = std::fs::File::open(&self.file).and_then(|file| file.sync_data());
+            // A file that did not reach the disk was not written: nothing refers to it yet, and its name is free again.
+            file.inspect_err(|_| drop(std::fs::remove_file(&self.file)))?;
+            self.folders.iter().try_for_each(|folder| std::fs::File::open(folder)?.sync_all())
+        };
+        let failed = |source| object_store::Error::Generic { store: "LocalFileSystem", source };
+        let flushed: std::io::Result<()> = tokio::task::spawn_blocking(flush).await.map_err(|e| failed(Box::new(e)))?;
+        flushed.map_err(|e| failed(Box::new(e)))
     }
 }
 

@@ -41,6 +41,17 @@ async fn odd_names_are_kept_literally_on_disk_and_found_decoded() {
     }
 }
 
+#[test]
+fn every_folder_that_gets_an_entry_is_flushed() {
+    let folder = tempfile::tempdir().unwrap();
+    let flush = Flush::before(&key(&format!("{}/day=1/hour=2/x", folder.path().display())).unwrap());
+    assert_eq!(flush.file, folder.path().join("day=1/hour=2/x"));
+    assert_eq!(flush.folders, ["day=1/hour=2", "day=1", ""].map(|f| folder.path().join(f)));
+    std::fs::create_dir_all(folder.path().join("day=1/hour=2")).unwrap();
+    let flush = Flush::before(&key(&format!("{}/day=1/hour=2/x", folder.path().display())).unwrap());
+    assert_eq!(flush.folders, [folder.path().join("day=1/hour=2")]);
+}
+
 /// INV-10
 #[tokio::test]
 async fn nothing_is_overwritten_and_what_is_missing_is_named() {
