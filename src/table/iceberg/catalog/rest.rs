@@ -61,16 +61,11 @@ struct CreateRequest<'a> {
     properties: BTreeMap<String, String>,
 }
 
+/// A page of a listing: of namespaces or of tables.
 #[derive(Deserialize)]
-struct Namespaces {
+struct Page {
     #[serde(default)]
     namespaces: Vec<Vec<String>>,
-    #[serde(rename = "next-page-token", default)]
-    next: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Identifiers {
     #[serde(default)]
     identifiers: Vec<Identifier>,
     #[serde(rename = "next-page-token", default)]
@@ -212,24 +207,38 @@ impl RestCatalog {
         Ok(())
     }
 
-    async fn tables_of(&self, namespace: &[String]) -> Result<Vec<TableName>> {
-        let url = format!("{}/tables", self.namespace_path(namespace));
-        let (mut tables, mut page) = (Vec::new(), String::new());
+    /// All pages of a listing.
+    async fn pages(&self, url: &str, query: &[(&str, &str)], what: &str) -> Result<Vec<Page>> {
+        let (mut pages, mut token) = (Vec::new(), None::<String>);
         for _ in 0..LIST_PAGES_MAX {
-            let query: Vec<(&str, &str)> = if page.is_empty() { vec![] } else { vec![("pageToken", &page)] };
-            let answer = self.get(&url, &query, "list tables").await?;
+            let mut query = query.to_vec();
+            query.extend(token.as_deref().map(|token| ("pageToken", token)));
+            let answer = self.get(url, &query, what).await?;
             if !answer.status().is_success() {
-                return Err(self.error(answer, "list tables").await);
+                return Err(self.error(answer, what).await);
             }
-            let found: Identifiers = self.json(answer, SMALL_BODY_BYTES_MAX, "list tables").await?;
-            let named = |i: Identifier| TableName { namespace: i.namespace, table: i.name };
-            tables.extend(found.identifiers.into_iter().map(named));
-            match found.next.filter(|n| !n.is_empty()) {
-                Some(next) => page = next,
-                None => break,
+            let page: Page = self.json(answer, SMALL_BODY_BYTES_MAX, what).await?;
+            token = page.next.clone().filter(|next| !next.is_empty());
+            pages.push(page);
+            if token.is_none() {
+                return Ok(pages);
             }
         }
-        Ok(tables)
+        Err(self.unreachable(what, &format!("there are more than {LIST_PAGES_MAX} pages of them")))
+    }
+
+    /// The namespaces right under `parent`; the empty one is the root.
+    async fn namespaces_of(&self, parent: &[String]) -> Result<Vec<Vec<String>>> {
+        let joined = parent.join("\u{1f}");
+        let query: Vec<(&str, &str)> = if parent.is_empty() { vec![] } else { vec![("parent", &joined)] };
+        let pages = self.pages(&format!("{}/namespaces", self.base), &query, "list namespaces").await?;
+        Ok(pages.into_iter().flat_map(|page| page.namespaces).filter(|found| found.len() > parent.len()).collect())
+    }
+
+    async fn tables_of(&self, namespace: &[String]) -> Result<Vec<TableName>> {
+        let pages = self.pages(&format!("{}/tables", self.namespace_path(namespace)), &[], "list tables").await?;
+        let named = |i: Identifier| TableName { namespace: i.namespace, table: i.name };
+        Ok(pages.into_iter().flat_map(|page| page.identifiers).map(named).collect())
     }
 
     /// Sends a commit once and sorts the answer.
@@ -332,17 +341,7 @@ impl Catalog for RestCatalog {
             if !parent.is_empty() {
                 tables.extend(self.tables_of(&parent).await?);
             }
-            let joined = parent.join("\u{1f}");
-            let query: Vec<(&str, &str)> = if parent.is_empty() { vec![] } else { vec![("parent", &joined)] };
-            let answer = self.get(&format!("{}/namespaces", self.base), &query, "list namespaces").await?;
-            if !answer.status().is_success() {
-                return Err(self.error(answer, "list namespaces").await);
-            }
-            let found: Namespaces = self.json(answer, SMALL_BODY_BYTES_MAX, "list namespaces").await?;
-            if found.next.is_some_and(|n| !n.is_empty()) {
-                return Err(self.unreachable("list namespaces", "it has more than one page of them"));
-            }
-            waiting.extend(found.namespaces.into_iter().filter(|n| n.len() > parent.len()));
+            waiting.extend(self.namespaces_of(&parent).await?);
         }
         tables.sort_by_key(ToString::to_string);
         Ok(tables)

@@ -118,6 +118,26 @@ async fn the_server_says_which_prefix_to_use_and_names_are_encoded() {
 }
 
 #[tokio::test]
+async fn listings_of_several_pages_are_read_to_their_end() {
+    let server = Server::default();
+    let address = serve(server.clone()).await;
+    let catalog = RestCatalog::open(&config(address, &[])).await.unwrap();
+    let table = |name: &str| format!(r#"[{{"namespace": ["a"], "name": "{name}"}}]"#);
+    server.answers.lock().unwrap().extend([
+        (200, r#"{"namespaces": [], "next-page-token": "n1"}"#.to_owned()),
+        (200, r#"{"namespaces": [["a"]], "next-page-token": null}"#.to_owned()),
+        (200, format!(r#"{{"identifiers": {}, "next-page-token": "t1"}}"#, table("x"))),
+        (200, format!(r#"{{"identifiers": {}}}"#, table("y"))),
+        (200, r#"{"namespaces": []}"#.to_owned()),
+    ]);
+    let names: Vec<String> = catalog.list().await.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["a.x", "a.y"]);
+    let seen = server.seen.lock().unwrap().clone();
+    assert_eq!(seen[2], "GET /v1/ws/one/namespaces?pageToken=n1");
+    assert_eq!(seen[4], "GET /v1/ws/one/namespaces/a/tables?pageToken=t1");
+}
+
+#[tokio::test]
 async fn tokens_are_fetched_before_they_expire_and_again_when_refused() {
     let server = Server { token_life_s: 3600, ..Server::default() };
     server.valid_from.store(1, Ordering::SeqCst);
