@@ -1,6 +1,6 @@
 #!/bin/bash
 # Trino 483 with the Iceberg connector, put together from Maven jars (the server archive on Maven Central stops at 476, which knows no v3).
-# Catalogs: sqlite and postgres (Iceberg's JDBC catalogs named "lake"), rest. More at run time: CREATE CATALOG … USING iceberg WITH (…).
+# Catalogs: sqlite and postgres (Iceberg's JDBC catalogs named "lake"), rest, and sqlite_no_page_index: sqlite, read without page indexes. More at run time: CREATE CATALOG … USING iceberg WITH (…).
 # trino.sh install|start|stop|status
 NAME=trino
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -52,12 +52,16 @@ db = sqlite3.connect(sys.argv[1], timeout=30)
 db.execute("pragma journal_mode=wal")
 db.executescript(open(sys.argv[2]).read())
 PY
-  catalog sqlite jdbc <<P
+  local name
+  for name in sqlite sqlite_no_page_index; do
+    catalog $name jdbc <<P
 iceberg.jdbc-catalog.catalog-name=lake
 iceberg.jdbc-catalog.driver-class=org.sqlite.JDBC
 iceberg.jdbc-catalog.connection-url=jdbc:sqlite:$WAREHOUSE/sqlite/catalog.db
 iceberg.jdbc-catalog.default-warehouse-dir=file://$WAREHOUSE/sqlite
+$([ $name = sqlite ] || echo parquet.use-column-index=false)
 P
+  done
   catalog rest rest <<P
 iceberg.rest-catalog.uri=http://127.0.0.1:$REST_PORT
 P

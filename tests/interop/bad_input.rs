@@ -1,6 +1,8 @@
 //! Records that cannot be read, and servers that are not there.
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -113,15 +115,20 @@ fn switched(upstream: &str) -> (Proxy, Arc<AtomicBool>) {
     (Proxy::start(upstream, Box::new(rule)), off)
 }
 
-fn waits_out(scenario: &mut Scenario, config: &Path, off: &AtomicBool, while_off: impl FnOnce(&mut Scenario)) {
+/// Commits, then an outage begins, then it ends and the rows are in.
+fn waits_out(
+    scenario: &mut Scenario,
+    config: &Path,
+    begin: impl FnOnce(&mut Scenario, &mut FirnProcess),
+    end: impl FnOnce(),
+) {
     scenario.produce(200, 100);
     let mut process = FirnProcess::run(config, &[]);
     process.wait_for_stderr("commit written", LIMIT);
-    off.store(true, Ordering::Relaxed);
-    while_off(scenario);
+    begin(scenario, &mut process);
     std::thread::sleep(Duration::from_secs(4));
     assert!(process.is_running(), "{}", process.stderr());
-    off.store(false, Ordering::Relaxed);
+    end();
     let expected = scenario.expected();
     eventually("the rows are in after the outage", LIMIT, || {
         assert!(process.is_running(), "{}", process.stderr());
@@ -140,11 +147,13 @@ fn a_registry_outage_is_waited_out_and_costs_no_record() {
     let (proxy, off) = switched(&scenario.stack.registry.url);
     let config = scenario.config(3, SKIP);
     replace(&config, &scenario.stack.registry.url, &proxy.url);
-    waits_out(&mut scenario, &config, &off, |scenario| {
+    let begin = |scenario: &mut Scenario, _: &mut FirnProcess| {
+        off.store(true, Ordering::Relaxed);
         // an id that has to be asked for
         scenario.evolve(&VALUE.replace("]}}]}", r#"]}},{"name":"note","type":["null","string"],"default":null}]}"#));
         scenario.produce(200, 100);
-    });
+    };
+    waits_out(&mut scenario, &config, begin, || off.store(false, Ordering::Relaxed));
 }
 
 #[test]
@@ -156,7 +165,61 @@ fn a_catalog_outage_is_waited_out() {
     let (proxy, off) = switched(&scenario.stack.rest);
     let config = scenario.config(3, "");
     replace(&config, &format!("uri: \"{}\"", scenario.stack.rest), &format!("uri: \"{}\"", proxy.url));
-    waits_out(&mut scenario, &config, &off, |scenario| scenario.produce(200, 100));
+    let begin = |scenario: &mut Scenario, _: &mut FirnProcess| {
+        off.store(true, Ordering::Relaxed);
+        scenario.produce(200, 100);
+    };
+    waits_out(&mut scenario, &config, begin, || off.store(false, Ordering::Relaxed));
+}
+
+/// A small file system of its own, gone with this value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> SmallDisk {
+        std::fs::create_dir(&at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&at).status().unwrap();
+        assert!(mounted.success(), "a file system can be mounted only with that right, as root has");
+        SmallDisk(at)
+    }
+
+    /// Takes what is free.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        while file.write_all(&[0; 512]).is_ok() {}
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_waited_out() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("fulldisk", Catalog::Sqlite, 2);
+    let disk = SmallDisk::mount(scenario.dir.path().join("small"));
+    let config = scenario.config(3, "");
+    let warehouse = scenario.stack.warehouse_of(Catalog::Sqlite);
+    replace(
+        &config,
+        &format!("warehouse: \"{}\"", warehouse.display()),
+        &format!("warehouse: \"{}\"", disk.0.display()),
+    );
+    let begin = |scenario: &mut Scenario, process: &mut FirnProcess| {
+        disk.fill();
+        scenario.produce(2_000, 100);
+        process.wait_for_stderr("no space is left", LIMIT);
+    };
+    waits_out(&mut scenario, &config, begin, || disk.free());
 }
 
 #[test]
@@ -196,8 +259,12 @@ fn a_registry_or_a_broker_that_is_down_at_start_ends_with_its_address() {
     let mut scenario = Scenario::new("nobody", Catalog::Sqlite, 1);
     scenario.produce(10, 10);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let config = scenario.config_named("broker.yaml", &free.to_string(), "", 3, "");
-    let (code, stderr) = until_caught_up(&config, LIMIT);
-    assert_eq!(code, 3, "{stderr}");
-    assert!(stderr.contains(&free.to_string()), "{stderr}");
+    let broker = scenario.config_named("broker.yaml", &free.to_string(), "", 3, "");
+    let registry = scenario.config_named("registry.yaml", &scenario.stack.kafka.plaintext, "", 3, "");
+    replace(&registry, &scenario.stack.registry.url, &format!("http://{free}"));
+    for config in [broker, registry] {
+        let (code, stderr) = until_caught_up(&config, LIMIT);
+        assert_eq!(code, 3, "{stderr}");
+        assert!(stderr.contains(&free.to_string()), "{stderr}");
+    }
 }

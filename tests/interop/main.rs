@@ -26,6 +26,7 @@ mod registry;
 mod rows;
 mod scenario;
 mod sharing;
+mod spark;
 mod sql;
 #[allow(dead_code, reason = "the tests of the program use it all; the harness's own do not")]
 mod stack;
@@ -38,12 +39,26 @@ fn wanted() -> bool {
     std::env::var("FIRN_INTEROP").is_ok_and(|value| value == "1")
 }
 
+/// Whether the long mode is wanted; a line says that `what` is left out without it.
+fn long(what: &str) -> bool {
+    let wanted = std::env::var("FIRN_INTEROP_LONG").is_ok_and(|value| value == "1");
+    if !wanted {
+        say(&format!("left out: {what} (FIRN_INTEROP_LONG=1 adds it)"));
+    }
+    wanted
+}
+
+/// Straight to the terminal: the test runner swallows what a passing test prints.
+fn say(line: &str) {
+    use std::io::Write;
+    std::io::stderr().write_all(format!("\n{line}\n").as_bytes()).unwrap();
+}
+
 #[test]
 fn says_what_was_left_out() {
     if !wanted() {
-        // straight to the terminal: the test runner swallows what a passing test prints
-        use std::io::Write;
-        let line = "\ninterop tests left out (Kafka, registry, catalogs, Trino, pyiceberg): FIRN_INTEROP=1 cargo test runs them\n";
-        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        say(
+            "interop tests left out (Kafka, registry, catalogs, Trino, pyiceberg): FIRN_INTEROP=1 cargo test runs them",
+        );
     }
 }

@@ -6,7 +6,7 @@ use crate::process::{FirnProcess, firn};
 use crate::rows::assert_same_rows;
 use crate::scenario::Scenario;
 use crate::stack::Catalog;
-use crate::wanted;
+use crate::{long, wanted};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -56,7 +56,7 @@ fn upserts_into_a_rest_catalog() {
 
 /// kill -9 at any moment, over and over, counting a kill only when that process had committed.
 fn survives_kills(format_version: u8) {
-    let kills = if std::env::var("FIRN_INTEROP_LONG").is_ok() { 30 } else { 10 };
+    let kills = if long("20 of 30 kills") { 30 } else { 10 };
     let mut scenario = Scenario::new("kills", Catalog::Sqlite, 4);
     let config = scenario.config(format_version, "");
     scenario.produce(2_000, 500);
