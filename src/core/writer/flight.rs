@@ -102,9 +102,13 @@ impl<R> Writer<R> {
     }
 
     pub(super) fn on_topics(&mut self, topology: Topology) {
-        self.topology = Some(topology);
-        let Some(base) = &self.base else { return };
-        if let Some(message) = recreated(&base.vector, self.topology.as_ref()) {
+        let topology = self.topology.insert(topology);
+        let Some(base) = &mut self.base else { return };
+        if base.vector.topics.is_empty() {
+            // No offset is stored yet that could mean another cluster's.
+            base.vector.cluster.clone_from(&topology.cluster);
+        }
+        if let Some(message) = elsewhere(&base.vector, topology).or_else(|| recreated(&base.vector, topology)) {
             self.decision(message);
             return;
         }
@@ -237,10 +241,9 @@ fn next_vector<R>(flight: &Flight<R>, base: &Base, mutants: crate::core::mutant:
 }
 
 /// Says so when a topic of V has another id now: its offsets mean something else.
-fn recreated(vector: &Vector, topology: Option<&Topology>) -> Option<String> {
-    let now = &topology?.topics;
+fn recreated(vector: &Vector, topology: &Topology) -> Option<String> {
     vector.topics.iter().find_map(|(id, stored)| {
-        let other = now.get(&stored.name).filter(|now| *now != id)?;
+        let other = topology.topics.get(&stored.name).filter(|now| *now != id)?;
         Some(format!(
             "topic {} was deleted and created again (its id {id} became {other}): the stored offsets mean nothing in the new \
              topic; begin a new epoch with `firn offsets set`, or restore the old topic",
@@ -248,3 +251,14 @@ fn recreated(vector: &Vector, topology: Option<&Topology>) -> Option<String> {
         ))
     })
 }
+/// Says so when V is of another cluster than the topics are.
+pub(super) fn elsewhere(vector: &Vector, topology: &Topology) -> Option<String> {
+    let (held, now) = (&vector.cluster, &topology.cluster);
+    (held != now).then(|| {
+        format!(
+            "it holds offsets of Kafka cluster {held}, but the brokers are cluster {now}: offsets of one cluster mean \
+             nothing in another; point the pipeline at the old cluster, or begin a new epoch with `firn offsets set`"
+        )
+    })
+}
+

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::flight::elsewhere;
 use super::{Base, Waiting, Writer};
 use crate::core::change::Key;
 use crate::core::fold::Semantics;
@@ -144,14 +145,14 @@ impl<R> Writer<R> {
         }
         match read {
             VectorRead::Found(vector) if vector.topics.is_empty() => Some(Vector::new(cluster)),
-            VectorRead::Found(vector) if vector.cluster == cluster => Some(vector),
             VectorRead::Found(vector) => {
-                let held = vector.cluster;
-                self.decision(format_args!(
-                    "it holds offsets of Kafka cluster {held}, but the brokers are cluster {cluster}: offsets of one cluster mean \
-                     nothing in another; point the pipeline at the old cluster, or begin a new epoch with `firn offsets set`"
-                ));
-                None
+                match self.topology.as_ref().and_then(|topology| elsewhere(&vector, topology)) {
+                    None => Some(vector),
+                    Some(message) => {
+                        self.decision(message);
+                        None
+                    }
+                }
             }
             VectorRead::Never => Some(Vector::new(cluster)),
             VectorRead::Lost(anchor) => {
