@@ -13,6 +13,9 @@ use crate::core::mutant::Mutant;
 use crate::core::offsets::{PartitionId, Position, TopicPositions, Vector};
 use crate::core::plan::Plan;
 
+/// How many attempts of one flight are remembered. They only shorten the answer: where an older one landed late, V says so.
+pub(super) const ATTEMPTS_MAX: usize = 64;
+
 /// A batch, and how far it got.
 #[derive(Debug)]
 pub(super) struct Flight<R> {
@@ -165,6 +168,9 @@ impl<R> Writer<R> {
     fn place(&mut self, order: &CommitOrder) {
         let Some(plan) = self.flight.as_mut().and_then(|f| f.plan.clone()) else { return };
         if self.config.semantics == Semantics::Append {
+                if self.attempts.len() == ATTEMPTS_MAX {
+                    self.attempts.remove(0);
+                }
             return;
         }
         let in_plan_order = self.config.mutants.has(Mutant::CountInPlanOrder);

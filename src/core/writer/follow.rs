@@ -15,11 +15,12 @@ use crate::core::mutant::Mutant;
 use crate::core::offsets::Vector;
 use crate::core::writer::Action;
 
-/// Numbers for file paths, so that an index entry holds four bytes for its file. Numbers are never used again.
+/// Numbers for the paths of live files, so that an index entry holds four bytes for its file. Numbers are never used again.
 #[derive(Debug, Default)]
 pub(super) struct FileNumbers {
-    paths: Vec<Option<Arc<str>>>,
+    paths: BTreeMap<u32, Arc<str>>,
     numbers: BTreeMap<Arc<str>, u32>,
+    next: u32,
 }
 
 impl FileNumbers {
@@ -27,10 +28,15 @@ impl FileNumbers {
         if let Some(&number) = self.numbers.get(path) {
             return number;
         }
-        let number = self.paths.len() as u32;
-        self.paths.push(Some(path.clone()));
-        self.numbers.insert(path.clone(), number);
+        let number = self.next;
+        self.enter(number, path.clone());
         number
+    }
+
+    fn enter(&mut self, number: u32, path: Arc<str>) {
+        self.next = self.next.max(number.saturating_add(1));
+        self.paths.insert(number, path.clone());
+        self.numbers.insert(path, number);
     }
 
     pub(super) fn find(&self, path: &str) -> Option<u32> {
@@ -38,36 +44,37 @@ impl FileNumbers {
     }
 
     pub(super) fn path(&self, number: u32) -> Option<&Arc<str>> {
-        self.paths.get(number as usize)?.as_ref()
+        self.paths.get(&number)
     }
 
     /// The numbering that a saved index was written with.
     pub(super) fn restore(files: impl IntoIterator<Item = (u32, Arc<str>)>) -> Self {
         let mut restored = FileNumbers::default();
         for (number, path) in files {
-            let place = number as usize;
-            if restored.paths.len() <= place {
-                restored.paths.resize(place + 1, None);
-            }
-            restored.paths[place] = Some(path.clone());
-            restored.numbers.insert(path, number);
+            restored.enter(number, path);
         }
         restored
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Arc<str>)> {
-        self.numbers.iter().map(|(path, &number)| (number, path))
+        self.paths.iter().map(|(&number, path)| (number, path))
+    }
+
+    /// How many paths are kept, in whichever direction there are more.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.paths.len().max(self.numbers.len())
     }
 
     fn forget(&mut self, path: &str) {
         if let Some(number) = self.numbers.remove(path) {
-            self.paths[number as usize] = None;
+            self.paths.remove(&number);
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.numbers.clear();
-        self.paths.iter_mut().for_each(|path| *path = None);
+        self.paths.clear();
     }
 }
 
