@@ -109,6 +109,11 @@ impl<R> Writer<R> {
         let Some(base) = &mut self.base else { return };
         if base.vector.topics.is_empty() {
             // No offset is stored yet that could mean another cluster's.
+        if starts.is_empty() {
+            // A topic that was deleted meanwhile: the group will take its partitions away.
+            self.starts_after_ms = self.now_ms + super::STARTS_AGAIN_MS;
+            return;
+        }
             base.vector.cluster.clone_from(&topology.cluster);
         }
         if let Some(message) = elsewhere(&base.vector, topology).or_else(|| recreated(&base.vector, topology)) {

@@ -51,6 +51,8 @@ pub struct WriterConfig {
 const IDLE_RELOAD_MS: i64 = 60_000;
 /// How often positions alone are committed.
 const POSITIONS_ONLY_MS: i64 = 60_000;
+/// How long starts that could not be resolved are left alone.
+const STARTS_AGAIN_MS: i64 = 10_000;
 /// How long foreign snapshots may pile up over the last commit before V is anchored again.
 const REANCHOR_MS: i64 = 3_600_000;
 
@@ -131,6 +133,8 @@ pub struct Writer<R> {
     restart: BTreeSet<PartitionId>,
     attempt_count: u64,
     loads_again: u32,
+    /// Starts are not asked for before.
+    starts_after_ms: i64,
     now_ms: i64,
     loaded_ms: i64,
     positions_ms: i64,
@@ -163,6 +167,7 @@ impl<R> Writer<R> {
             restart: BTreeSet::new(),
             attempt_count: 0,
             loads_again: 0,
+            starts_after_ms: i64::MIN,
             now_ms: 0,
             loaded_ms: 0,
             positions_ms: 0,
@@ -436,7 +441,7 @@ impl<R> Writer<R> {
         let Some(base) = &self.base else { return false };
         let unknown: BTreeSet<Arc<str>> =
             self.owned.keys().map(|id| &id.topic).filter(|t| !base.vector.topics.contains_key(*t)).cloned().collect();
-        if unknown.is_empty() && self.restart.is_empty() {
+        if (unknown.is_empty() && self.restart.is_empty()) || self.now_ms < self.starts_after_ms {
             return false;
         }
         let partitions = self.restart.iter().cloned().collect();
