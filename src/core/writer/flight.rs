@@ -40,6 +40,11 @@ impl<R> Flight<R> {
         self.batch.next.keys().cloned().collect()
     }
 
+    /// Whether V of a partition depends on this flight's end.
+    pub(super) fn concerns(&self, id: &PartitionId) -> bool {
+        self.batch.holds(id) || self.starts.iter().any(|start| start.id == *id)
+    }
+
     /// Whether V is, for every partition, where this batch begins.
     pub(super) fn starts_at(&self, vector: &Vector) -> bool {
         self.batch.from.iter().all(|(id, &from)| vector.next(id) == Some(from))
@@ -99,6 +104,11 @@ impl<R> Writer<R> {
         }
         self.waiting = Waiting::Nothing;
         self.restart.clear();
+        if starts.is_empty() {
+            // A topic that was deleted meanwhile: the group will take its partitions away.
+            self.starts_after_ms = self.now_ms + super::STARTS_AGAIN_MS;
+            return;
+        }
         let mut flight = Flight::new(Batch::default());
         flight.starts = starts;
         self.flight = Some(flight);
@@ -109,11 +119,6 @@ impl<R> Writer<R> {
         let Some(base) = &mut self.base else { return };
         if base.vector.topics.is_empty() {
             // No offset is stored yet that could mean another cluster's.
-        if starts.is_empty() {
-            // A topic that was deleted meanwhile: the group will take its partitions away.
-            self.starts_after_ms = self.now_ms + super::STARTS_AGAIN_MS;
-            return;
-        }
             base.vector.cluster.clone_from(&topology.cluster);
         }
         if let Some(message) = elsewhere(&base.vector, topology).or_else(|| recreated(&base.vector, topology)) {
@@ -158,6 +163,9 @@ impl<R> Writer<R> {
             }
             Outcome::Refused | Outcome::Unknown => {
                 // Even a refusal may be the answer to our own first try, repeated by something in between.
+                if self.attempts.len() == ATTEMPTS_MAX {
+                    self.attempts.remove(0);
+                }
                 self.attempts.push(order.attempt);
                 self.want_load = true;
                 self.loads_again += 1;
@@ -173,9 +181,6 @@ impl<R> Writer<R> {
     fn place(&mut self, order: &CommitOrder) {
         let Some(plan) = self.flight.as_mut().and_then(|f| f.plan.clone()) else { return };
         if self.config.semantics == Semantics::Append {
-                if self.attempts.len() == ATTEMPTS_MAX {
-                    self.attempts.remove(0);
-                }
             return;
         }
         let in_plan_order = self.config.mutants.has(Mutant::CountInPlanOrder);
@@ -251,17 +256,6 @@ fn next_vector<R>(flight: &Flight<R>, base: &Base, mutants: crate::core::mutant:
     vector
 }
 
-/// Says so when a topic of V has another id now: its offsets mean something else.
-fn recreated(vector: &Vector, topology: &Topology) -> Option<String> {
-    vector.topics.iter().find_map(|(id, stored)| {
-        let other = topology.topics.get(&stored.name).filter(|now| *now != id)?;
-        Some(format!(
-            "topic {} was deleted and created again (its id {id} became {other}): the stored offsets mean nothing in the new \
-             topic; begin a new epoch with `firn offsets set`, or restore the old topic",
-            stored.name
-        ))
-    })
-}
 /// Says so when V is of another cluster than the topics are.
 pub(super) fn elsewhere(vector: &Vector, topology: &Topology) -> Option<String> {
     let (held, now) = (&vector.cluster, &topology.cluster);
@@ -273,3 +267,14 @@ pub(super) fn elsewhere(vector: &Vector, topology: &Topology) -> Option<String> 
     })
 }
 
+/// Says so when a topic of V has another id now: its offsets mean something else.
+fn recreated(vector: &Vector, topology: &Topology) -> Option<String> {
+    vector.topics.iter().find_map(|(id, stored)| {
+        let other = topology.topics.get(&stored.name).filter(|now| *now != id)?;
+        Some(format!(
+            "topic {} was deleted and created again (its id {id} became {other}): the stored offsets mean nothing in the new \
+             topic; begin a new epoch with `firn offsets set`, or restore the old topic",
+            stored.name
+        ))
+    })
+}

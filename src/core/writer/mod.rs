@@ -363,7 +363,9 @@ impl<R> Writer<R> {
         ));
     }
 
-    fn holds(&self, id: &PartitionId) -> bool {
+    /// Whether anything that was read of a partition is uncommitted.
+    #[must_use]
+    pub fn holds(&self, id: &PartitionId) -> bool {
         self.filling.holds(id) || self.flight.as_ref().is_some_and(|f| f.batch.holds(id))
     }
 
@@ -404,30 +406,23 @@ impl<R> Writer<R> {
             self.ask(Waiting::Load, Action::Load { since, again: self.loads_again });
             return;
         }
+        if self.flight.is_none() && self.resolve_starts() {
+            return;
+        }
+        // Before the next batch takes off: a new owner must not wait until a backlog is written.
+        self.open_partitions();
         if self.flight.is_some() {
             self.launch();
             return;
         }
-        if self.resolve_starts() {
-            return;
-        }
-        let flush = self.want_flush || self.is_full();
+        let flush = std::mem::take(&mut self.want_flush) || self.is_full();
         if flush && !self.filling.is_empty() {
             let batch = std::mem::take(&mut self.filling);
             self.flight = Some(Flight::new(batch));
-            self.want_flush = false;
             self.launch();
-            return;
-        }
-        self.want_flush = false;
-        if std::mem::take(&mut self.want_anchor) {
+        } else if std::mem::take(&mut self.want_anchor) {
             self.flight = Some(Flight::new(Batch::default()));
             self.launch();
-            return;
-        }
-        self.open_partitions();
-        if self.want_flush && !self.filling.is_empty() {
-            self.advance();
         }
     }
 
@@ -453,13 +448,13 @@ impl<R> Writer<R> {
     /// Starts reading, from V, the partitions that are owned and not read yet.
     fn open_partitions(&mut self) {
         let Some(base) = &self.base else { return };
-        for (id, owned) in &mut self.owned {
-            let uncommitted = self.filling.holds(id);
-            let Some(offset) = base.vector.next(id) else { continue };
-            if owned.asked {
+        for (id, owned) in self.owned.iter_mut().filter(|(_, owned)| !owned.asked) {
+            // What is under way decides where reading of its partitions goes on.
+            if self.restart.contains(id) || self.flight.as_ref().is_some_and(|f| f.concerns(id)) {
                 continue;
             }
-            if uncommitted {
+            let Some(offset) = base.vector.next(id) else { continue };
+            if self.filling.holds(id) {
                 // Read before a rebalance took the partition away and gave it back: V will say how much of it counts.
                 self.want_flush = true;
                 continue;
