@@ -40,6 +40,11 @@ impl<R> Flight<R> {
         self.batch.next.keys().cloned().collect()
     }
 
+    /// Whether starts are to be stored.
+    pub(super) fn has_starts(&self) -> bool {
+        !self.starts.is_empty()
+    }
+
     /// Whether V of a partition depends on this flight's end.
     pub(super) fn concerns(&self, id: &PartitionId) -> bool {
         self.batch.holds(id) || self.starts.iter().any(|start| start.id == *id)

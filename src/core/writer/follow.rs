@@ -188,6 +188,7 @@ impl<R> Writer<R> {
                 self.finish_flight(view.snapshot, vector);
             } else if flight.batch.is_empty() {
                 // A start or an anchor: whether it is still needed is found out anew.
+                self.want_anchor |= !flight.has_starts() && self.foreign_since_ms.is_some();
                 self.flight = None;
                 self.attempts.clear();
             } else if flight.starts_at(vector) || landed || unfenced {

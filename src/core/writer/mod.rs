@@ -415,6 +415,10 @@ impl<R> Writer<R> {
             self.launch();
             return;
         }
+        if !self.want_anchor {
+            // Whatever failed before is in the table, or void.
+            self.loads_again = 0;
+        }
         let flush = std::mem::take(&mut self.want_flush) || self.is_full();
         if flush && !self.filling.is_empty() {
             let batch = std::mem::take(&mut self.filling);
