@@ -202,6 +202,20 @@ async fn equality_deletes_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_table_that_was_dropped_is_for_a_person_to_decide() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = table(folder.path()).await;
+    // The same catalog without the table.
+    let path = folder.path().join("empty.db");
+    let (kind, warehouse) = (CatalogKind::Sqlite { path }, Some(folder.path().to_string_lossy().into_owned()));
+    let config = CatalogConfig { name: "lake".into(), kind, warehouse, properties: BTreeMap::new() };
+    let dropped = IcebergTable { catalog: open_catalog(config).await.unwrap(), ..old };
+    let error = dropped.load(None).await.unwrap_err();
+    assert!(matches!(error, Error::Decision(_)), "{error}");
+    assert!(error.to_string().contains("table lake.m.t is not in its catalog any more: restore it"), "{error}");
+}
+
+#[tokio::test]
 async fn another_table_of_the_same_name_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let old = table(folder.path()).await;
