@@ -177,7 +177,7 @@ impl PipelineRun {
 
     async fn is_done(&mut self) -> Result<Option<Ended>> {
         if let Some(revoking) = &self.revoking
-            && (self.is_drained() || Instant::now() >= revoking.until)
+            && (!self.holds_any(&revoking.ids) || Instant::now() >= revoking.until)
             && let Some(Revoking { ids, _done, .. }) = self.revoking.take()
         {
             // Whatever is still uncommitted stays in the batch: V at the commit decides whether it counts.
@@ -190,7 +190,12 @@ impl PipelineRun {
             return Ok(None);
         }
         let Some(ends) = &self.until else { return Ok(None) };
+    fn holds_any(&self, ids: &[PartitionId]) -> bool {
+        self.tables.iter().any(|table| ids.iter().any(|id| table.writer.holds(id)))
+    }
+
         let reached = |vector: Option<&Vector>| {
+        // What goes on arriving of other partitions must not hold these back.
             vector.is_some_and(|v| ends.iter().all(|(id, &end)| v.next(id).is_some_and(|next| next >= end)))
         };
         Ok(self.tables.iter().all(|t| reached(t.writer.vector())).then_some(Ended::CaughtUp))
@@ -213,6 +218,10 @@ impl PipelineRun {
         }
         if self.topics_looked.elapsed() >= TOPICS_LOOK {
             self.topics_looked = Instant::now();
+        if self.revoking.as_ref().is_some_and(|revoking| self.holds_any(&revoking.ids)) {
+            // Some of it was still on its way here when the first flush began.
+            self.tell_all(|| Event::Flush).await?;
+        }
             self.look_up_topics().await;
         }
         Ok(())
