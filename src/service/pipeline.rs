@@ -91,6 +91,21 @@ pub struct Progress {
     pub vector: std::sync::Mutex<Option<Vector>>,
 }
 
+impl Progress {
+    /// Takes in a commit to the first table. One that only moves positions, or stores a start, is not counted: nobody
+    /// who asks how many commits there were means these.
+    fn count(&self, landed: &Landed) {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.events.fetch_add(landed.events as u64, Relaxed);
+        self.commits.fetch_add(u64::from(landed.appended > 0 || landed.superseded > 0), Relaxed);
+        self.appended.fetch_add(landed.appended as u64, Relaxed);
+        self.superseded.fetch_add(landed.superseded, Relaxed);
+        if let Ok(mut newest) = self.vector.lock() {
+            *newest = Some(landed.vector.clone());
+        }
+    }
+}
+
 /// How a run of a pipeline ended, without an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -175,7 +190,12 @@ impl PipelineRun {
         self.tables.iter().all(|t| t.writer.is_drained())
     }
 
+    fn holds_any(&self, ids: &[PartitionId]) -> bool {
+        self.tables.iter().any(|table| ids.iter().any(|id| table.writer.holds(id)))
+    }
+
     async fn is_done(&mut self) -> Result<Option<Ended>> {
+        // What goes on arriving of other partitions must not hold these back.
         if let Some(revoking) = &self.revoking
             && (!self.holds_any(&revoking.ids) || Instant::now() >= revoking.until)
             && let Some(Revoking { ids, _done, .. }) = self.revoking.take()
@@ -190,12 +210,7 @@ impl PipelineRun {
             return Ok(None);
         }
         let Some(ends) = &self.until else { return Ok(None) };
-    fn holds_any(&self, ids: &[PartitionId]) -> bool {
-        self.tables.iter().any(|table| ids.iter().any(|id| table.writer.holds(id)))
-    }
-
         let reached = |vector: Option<&Vector>| {
-        // What goes on arriving of other partitions must not hold these back.
             vector.is_some_and(|v| ends.iter().all(|(id, &end)| v.next(id).is_some_and(|next| next >= end)))
         };
         Ok(self.tables.iter().all(|t| reached(t.writer.vector())).then_some(Ended::CaughtUp))
@@ -203,6 +218,10 @@ impl PipelineRun {
 
     async fn tick(&mut self) -> Result<()> {
         self.tell_all(|| Event::Tick).await?;
+        if self.revoking.as_ref().is_some_and(|revoking| self.holds_any(&revoking.ids)) {
+            // Some of it was still on its way here when the first flush began.
+            self.tell_all(|| Event::Flush).await?;
+        }
         if let Some(ends) = &self.until {
             let read = |t: &TableRun| ends.iter().all(|(id, &end)| t.writer.applied(id).is_none_or(|at| at >= end));
             if self.tables.iter().all(read) {
@@ -218,10 +237,6 @@ impl PipelineRun {
         }
         if self.topics_looked.elapsed() >= TOPICS_LOOK {
             self.topics_looked = Instant::now();
-        if self.revoking.as_ref().is_some_and(|revoking| self.holds_any(&revoking.ids)) {
-            // Some of it was still on its way here when the first flush began.
-            self.tell_all(|| Event::Flush).await?;
-        }
             self.look_up_topics().await;
         }
         Ok(())
@@ -365,27 +380,20 @@ impl PipelineRun {
     }
 
     async fn landed(&mut self, number: usize, landed: Landed) -> Result<()> {
-        use std::sync::atomic::Ordering::Relaxed;
         let table = &self.tables[number];
-        let Landed { snapshot, events, appended, superseded, vector } = landed;
         tracing::info!(
             table = table.task.table.name(),
-            snapshot,
-            events,
-            appended,
-            superseded,
+            snapshot = landed.snapshot,
+            events = landed.events,
+            appended = landed.appended,
+            superseded = landed.superseded,
             keys = table.writer.keys(),
             "commit written"
         );
         if number == 0 {
-            self.progress.events.fetch_add(events as u64, Relaxed);
-            self.progress.commits.fetch_add(1, Relaxed);
-            self.progress.appended.fetch_add(appended as u64, Relaxed);
-            self.progress.superseded.fetch_add(superseded, Relaxed);
-            let hint = self.topology.partitions().filter_map(|(p, id)| Some((p, vector.next(&id)?))).collect();
-            if let Ok(mut newest) = self.progress.vector.lock() {
-                *newest = Some(vector);
-            }
+            self.progress.count(&landed);
+            let next = |id: &PartitionId| landed.vector.next(id);
+            let hint = self.topology.partitions().filter_map(|(p, id)| Some((p, next(&id)?))).collect();
             self.source.send(Command::CommitHint(hint)).await?;
         }
         Ok(())
@@ -441,4 +449,21 @@ pub(super) fn by_identity(
     offsets: &BTreeMap<TopicPartition, i64>,
 ) -> BTreeMap<core::offsets::PartitionId, i64> {
     topology.partitions().filter_map(|(partition, id)| Some((id, *offsets.get(&partition)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_that_only_move_positions_are_not_counted() {
+        let progress = Progress::default();
+        let empty = Landed { snapshot: Some(1), events: 0, appended: 0, superseded: 0, vector: Vector::new("c") };
+        progress.count(&empty);
+        progress.count(&Landed { events: 3, appended: 2, superseded: 1, ..empty.clone() });
+        progress.count(&Landed { events: 1, superseded: 1, ..empty });
+        let Progress { events, commits, appended, superseded, .. } = progress;
+        let counted = [events, commits, appended, superseded].map(std::sync::atomic::AtomicU64::into_inner);
+        assert_eq!(counted, [4, 2, 2, 2]);
+    }
 }
