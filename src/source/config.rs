@@ -91,9 +91,13 @@ pub(super) fn consumer(
     // The newer group protocol has no such settings on the client, and librdkafka refuses them.
     if properties.get("group.protocol").is_none_or(|p| p != "consumer") {
         default("partition.assignment.strategy", "cooperative-sticky".into());
-        // After a kill -9 the group waits this long before others take over.
-        default("session.timeout.ms", "10000".into());
-        default("heartbeat.interval.ms", "3000".into());
+        // After a kill -9 the group waits this long before others take over, and 15 s are promised for all of it. Brokers
+        // accept 6 s; heartbeats are sent by a thread that does nothing else, and a member that is thought dead too soon
+        // loses no more than the batch it was gathering, since its commit is refused.
+        default("session.timeout.ms", "8000".into());
+        // The others learn of it with their next heartbeat. librdkafka looks once a second whether one is due, so that
+        // a full second would often become two.
+        default("heartbeat.interval.ms", "500".into());
     }
     let kbytes = (queue_bytes / 1024).clamp(1024, 2_097_151);
     default("queued.max.messages.kbytes", kbytes.to_string());
@@ -153,6 +157,7 @@ mod tests {
         let given = properties(&[("session.timeout.ms", "45000"), ("fetch.queue.backoff.ms", "7")]);
         let config = consumer("b:1", &given, "g", 64 << 20).expect("valid");
         assert_eq!(config.get("session.timeout.ms"), Some("45000"));
+        assert_eq!(config.get("heartbeat.interval.ms"), Some("500"));
         assert_eq!(config.get("fetch.queue.backoff.ms"), Some("7"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
         assert_eq!(config.get("queued.max.messages.kbytes"), Some("65536"));
