@@ -45,10 +45,16 @@ pub enum Fault {
     Rollback,
     /// Hours pass without a commit.
     LongPause,
+    /// A process starts from an index that was saved some commits ago.
+    StaleIndex,
+    /// A process starts from the saved index of a snapshot that is expired.
+    ExpiredIndex,
+    /// A process starts from a saved index whose tag names another table.
+    OtherIndex,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 24] = [
+    pub const ALL: [Fault; 27] = [
         Fault::Gap,
         Fault::TrailingMarker,
         Fault::LateEvent,
@@ -73,6 +79,9 @@ impl Fault {
         Fault::Expiry,
         Fault::Rollback,
         Fault::LongPause,
+        Fault::StaleIndex,
+        Fault::ExpiredIndex,
+        Fault::OtherIndex,
     ];
 }
 

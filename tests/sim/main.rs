@@ -14,6 +14,7 @@
 mod faults;
 mod oracle;
 mod random;
+mod saves;
 mod world;
 
 use std::sync::Mutex;
@@ -57,7 +58,7 @@ fn run(seed: u64, mutants: Mutants) -> Outcome {
 fn step(world: &mut World) {
     let process = world.random.below(world.processes.len());
     world.now_ms += 50;
-    match world.random.below(40) {
+    match world.random.below(42) {
         0..3 => world.produce(),
         3..9 => world.poll(process),
         9..16 => world.deliver(process),
@@ -87,6 +88,7 @@ fn step(world: &mut World) {
             1..4 => world.expire(),
             _ => {}
         },
+        39 | 40 => world.save(process),
         _ => {
             if world.random.chance(2) {
                 world.faults.count(Fault::Crash);

@@ -17,6 +17,7 @@ use roaring::RoaringBitmap;
 use crate::faults::{Fault, Faults};
 use crate::oracle::{Oracle, Row};
 use crate::random::Random;
+use crate::saves::{Saves, restore};
 
 pub const TOPIC: &str = "topic-id-1";
 pub const PARTITIONS: i32 = 3;
@@ -71,6 +72,7 @@ pub struct World {
     pub table: Model<Row>,
     pub oracle: Oracle,
     delayed: Vec<Delayed>,
+    saves: Saves,
     pub now_ms: i64,
     epochs: u64,
     names: u64,
@@ -105,6 +107,7 @@ impl World {
             table: Model::new(mutants),
             oracle: Oracle::new(semantics),
             delayed: Vec::new(),
+            saves: Saves::default(),
             now_ms: 1_000_000,
             epochs: 0,
             names: 0,
@@ -234,8 +237,39 @@ impl World {
     }
 
     pub fn crash(&mut self, number: usize) {
-        self.processes[number] = self.new_process();
+        let mut process = self.new_process();
+        process.writer = self.restored(process.writer);
+        self.processes[number] = process;
         self.start(number);
+    }
+
+    /// A process saves its index, as it does when it stops in order. Another one may find that.
+    pub fn save(&mut self, number: usize) {
+        if self.semantics != Semantics::Append && !self.processes[number].asleep {
+            let instead = self.random.below(8);
+            self.saves.put(&self.processes[number].writer, instead);
+        }
+    }
+
+    /// What a fresh process finds on its disk: often a saved index, of whatever age.
+    fn restored(&mut self, writer: Writer<()>) -> Writer<()> {
+        if self.saves.len() == 0 || self.random.chance(4) {
+            return writer;
+        }
+        let which = self.random.below(self.saves.len());
+        let (mut tag, index) = self.saves.read(which);
+        let current = self.table.current().map(|s| s.id);
+        if self.random.chance(4) {
+            // Snapshots of another table may have the same numbers.
+            tag.table = "another-uuid".into();
+            tag.snapshot = current.unwrap_or(tag.snapshot);
+            self.faults.count(Fault::OtherIndex);
+        } else if self.table.snapshot(tag.snapshot).is_none() {
+            self.faults.count(Fault::ExpiredIndex);
+        } else if Some(tag.snapshot) != current {
+            self.faults.count(Fault::StaleIndex);
+        }
+        restore(writer, (tag, index))
     }
 
     /// Appends records, gaps and transaction markers to the log.
