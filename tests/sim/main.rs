@@ -15,13 +15,16 @@ mod faults;
 mod oracle;
 mod random;
 mod saves;
+mod trace;
 mod world;
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use faults::{Fault, Faults};
 use firn::core::mutant::{Mutant, Mutants};
 use firn::core::writer::Event;
+use trace::Trace;
 use world::World;
 
 /// Steps of each run while faults are injected.
@@ -37,7 +40,16 @@ struct Outcome {
 }
 
 fn run(seed: u64, mutants: Mutants) -> Outcome {
-    let mut world = World::new(seed, mutants);
+    let world = play(World::new(seed, mutants, None));
+    Outcome {
+        faults: world.faults,
+        checked: world.oracle.checked,
+        decisions: world.decisions,
+        violation: world.violation,
+    }
+}
+
+fn play(mut world: World) -> World {
     for _ in 0..STEPS {
         step(&mut world);
         if world.violation.is_some() {
@@ -47,12 +59,7 @@ fn run(seed: u64, mutants: Mutants) -> Outcome {
     if world.violation.is_none() {
         settle(&mut world);
     }
-    Outcome {
-        faults: world.faults,
-        checked: world.oracle.checked,
-        decisions: world.decisions,
-        violation: world.violation,
-    }
+    world
 }
 
 fn step(world: &mut World) {
@@ -197,4 +204,17 @@ fn every_planted_fault_is_found_within_its_limit() {
         }
     }
     assert!(survivors.is_empty(), "planted faults that survived their number of seeds: {survivors:?}");
+}
+
+/// INV-19: nothing but the seed decides what happens, so a seed repeats what it found.
+#[test]
+fn a_seed_is_one_run() {
+    const SEEDS: u64 = 60;
+    let sums = || -> Vec<Option<u64>> {
+        let world = |seed| play(World::new(seed, Mutants::default(), Some(Trace::default())));
+        (1..=SEEDS).map(|seed| world(seed).trace()).collect()
+    };
+    let first = sums();
+    assert_eq!(first, sums());
+    assert_eq!(first.iter().flatten().collect::<BTreeSet<_>>().len() as u64, SEEDS, "the sums say little");
 }

@@ -18,6 +18,7 @@ use crate::faults::{Fault, Faults};
 use crate::oracle::{Oracle, Row};
 use crate::random::Random;
 use crate::saves::{Saves, restore};
+use crate::trace::Trace;
 
 pub const TOPIC: &str = "topic-id-1";
 pub const PARTITIONS: i32 = 3;
@@ -73,6 +74,8 @@ pub struct World {
     pub oracle: Oracle,
     delayed: Vec<Delayed>,
     saves: Saves,
+    /// What happened so far, where somebody wants to compare it.
+    trace: Option<Trace>,
     pub now_ms: i64,
     epochs: u64,
     names: u64,
@@ -91,7 +94,7 @@ fn key(number: u64) -> Key {
 }
 
 impl World {
-    pub fn new(seed: u64, mutants: Mutants) -> World {
+    pub fn new(seed: u64, mutants: Mutants, trace: Option<Trace>) -> World {
         let mut random = Random::new(seed);
         let semantics =
             [Semantics::Append, Semantics::LastWins, Semantics::LastWins, Semantics::Ordered][random.below(4)];
@@ -108,6 +111,7 @@ impl World {
             oracle: Oracle::new(semantics),
             delayed: Vec::new(),
             saves: Saves::default(),
+            trace,
             now_ms: 1_000_000,
             epochs: 0,
             names: 0,
@@ -182,7 +186,13 @@ impl World {
 
     pub fn feed(&mut self, number: usize, event: Event<()>) {
         let now = self.now_ms;
+        if let Some(trace) = &mut self.trace {
+            trace.note(&(number, now, &event));
+        }
         let actions = self.processes[number].writer.step(event, now);
+        if let Some(trace) = &mut self.trace {
+            trace.note(&actions);
+        }
         for action in actions {
             match action {
                 Action::Open { id, offset } => self.open(number, &id, offset),
@@ -576,6 +586,9 @@ impl World {
     /// Applies a change if its base is current, and checks the promise at the new snapshot.
     fn commit(&mut self, change: ModelChange<Row>) -> bool {
         let Some(snapshot) = self.table.commit(change) else { return false };
+        if let Some(trace) = &mut self.trace {
+            trace.note(&snapshot);
+        }
         if let Err(text) = self.oracle.check(&snapshot, &self.log) {
             self.violate(text);
         }
@@ -668,6 +681,11 @@ impl World {
             self.assign(process);
         }
         self.delayed.clear();
+    }
+
+    /// One number for everything that happened.
+    pub fn trace(&self) -> Option<u64> {
+        self.trace.as_ref().map(Trace::sum)
     }
 
     pub fn vector(&self) -> Option<Vector> {
