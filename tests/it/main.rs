@@ -12,3 +12,4 @@ mod contract;
 mod iceberg;
 mod query;
 mod run;
+mod takeover;

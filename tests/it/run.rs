@@ -27,9 +27,9 @@ const V2: &str = r#"{"type": "record", "name": "Trade", "fields": [
     {"name": "id", "type": "long"}, {"name": "venue", "type": "string"}, {"name": "n", "type": "long"},
     {"name": "note", "type": ["null", "string"], "default": null}]}"#;
 
-struct World {
+pub struct World {
     folder: TempDir,
-    broker: Broker,
+    pub broker: Broker,
     registry: Option<Registry>,
     registry_url: String,
 }
@@ -44,7 +44,7 @@ fn zigzag(n: i64, out: &mut Vec<u8>) {
 }
 
 /// A trade as schema `schema` writes it.
-fn trade(schema: u32, id: i64, n: i64) -> Vec<u8> {
+pub fn trade(schema: u32, id: i64, n: i64) -> Vec<u8> {
     let mut body = vec![0];
     body.extend(schema.to_be_bytes());
     zigzag(id, &mut body);
@@ -60,7 +60,7 @@ fn trade(schema: u32, id: i64, n: i64) -> Vec<u8> {
 }
 
 impl World {
-    async fn new() -> World {
+    pub async fn new() -> World {
         let registry = Registry::start(([127, 0, 0, 1], 0).into()).await.unwrap();
         assert_eq!(registry.register("trades-value", V1).unwrap(), 1);
         let world = World {
@@ -73,7 +73,7 @@ impl World {
         world
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         self.folder.path().join("firn.yaml")
     }
 
@@ -102,7 +102,7 @@ impl World {
         producer.flush(Duration::from_secs(20)).unwrap();
     }
 
-    async fn catch_up(&self) -> Result<()> {
+    pub async fn catch_up(&self) -> Result<()> {
         let quick = Duration::from_secs(1);
         let patience = Patience { unreachable: quick, topic: quick, subject: quick };
         let options = RunOptions { until_caught_up: true, patience, ..RunOptions::default() };
@@ -112,7 +112,7 @@ impl World {
         tokio::time::timeout(Duration::from_secs(60), run).await.expect("it ends by itself")
     }
 
-    async fn rows(&self) -> Vec<Row> {
+    pub async fn rows(&self) -> Vec<Row> {
         let settings = Settings::load(&self.config()).unwrap();
         let catalog = service::open_catalog(&settings.catalogs["lake"]).await.unwrap();
         let table = catalog.load_table(&["market".to_owned()], "trades").await.unwrap().unwrap();
