@@ -91,10 +91,8 @@ pub(super) fn consumer(
     // The newer group protocol has no such settings on the client, and librdkafka refuses them.
     if properties.get("group.protocol").is_none_or(|p| p != "consumer") {
         default("partition.assignment.strategy", "cooperative-sticky".into());
-        // After a kill -9 the group waits this long before others take over, and 15 s are promised for all of it. Brokers
-        // accept 6 s; heartbeats are sent by a thread that does nothing else, and a member that is thought dead too soon
-        // loses no more than the batch it was gathering, since its commit is refused.
-        default("session.timeout.ms", "8000".into());
+        // After a kill -9 the group waits this long before others take over.
+        default("session.timeout.ms", "10000".into());
         // The others learn of it with their next heartbeat. librdkafka looks once a second whether one is due, so that
         // a full second would often become two.
         default("heartbeat.interval.ms", "500".into());
