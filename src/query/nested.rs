@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::fmt::{Display, Formatter};
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
@@ -62,7 +62,7 @@ impl PhysicalExprAdapter for ColumnAdapter {
 }
 
 /// A nested column of a file, in the table's type.
-#[derive(Debug, Clone, Eq, Hash)]
+#[derive(Debug, Clone, Eq)]
 struct NestedColumn {
     /// In the file's schema.
     column: Arc<dyn PhysicalExpr>,
@@ -72,6 +72,13 @@ struct NestedColumn {
 impl PartialEq for NestedColumn {
     fn eq(&self, other: &Self) -> bool {
         self.column.eq(&other.column) && self.wanted == other.wanted
+    }
+}
+
+impl Hash for NestedColumn {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.column.hash(state);
+        self.wanted.hash(state);
     }
 }
 
