@@ -21,9 +21,9 @@ use crate::table::Change;
 
 /// Summary key that garbage collection sets and every later commit carries along.
 const GC_BEFORE: &str = "firn.gc-before";
-/// Delete manifests are rewritten whenever a vector in them is replaced, so they hold at least this many entries but
-/// not much more than twice the square root of all: then both their number and the cost of rewriting one stay small.
-const DELETE_ENTRIES_MIN: usize = 64;
+/// Delete manifests are rewritten whenever a vector in them is replaced, so they hold this many entries, or the square root
+/// of half of all where that is more: then both their number and the cost of rewriting a few of them stay small.
+const DELETE_ENTRIES_MIN: usize = 16;
 
 /// The table as a commit finds it.
 pub(super) struct Base<'a> {
@@ -170,7 +170,7 @@ async fn data_manifests(writer: &mut Writer<'_>, change: &Change, data: Vec<Data
 
 /// How many entries a delete manifest may have.
 fn delete_entries_max(live: &Live) -> usize {
-    (2 * live.delete_count().isqrt()).max(DELETE_ENTRIES_MIN)
+    (live.delete_count() / 2).isqrt().max(DELETE_ENTRIES_MIN)
 }
 
 /// New deletes, and what is left of the manifests whose deletes they replace.
