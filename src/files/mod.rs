@@ -21,7 +21,7 @@ pub use self::deletes::{
 pub use self::file_io::from_iceberg;
 pub use self::parquet::{WriteTarget, to_data_file, write_data_files};
 pub use self::puffin::{decode_vector, encode_vector, read_vector, write_vectors};
-pub use self::read::read_rows;
+pub use self::read::{Naming, read_named_rows, read_rows, row_count};
 pub use self::store::{Listed, Store};
 
 /// Positions in a data file whose rows are gone. Files of 2³² rows and more are refused where they are met.

@@ -1,7 +1,10 @@
 //! Writes new rows as Parquet data files, partition by partition.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::compute::interleave_record_batch;
+use arrow::datatypes::Field;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -15,6 +18,7 @@ use tokio::sync::mpsc;
 use super::layout::{Group, locate, plan, starts};
 use super::metrics::{Floats, from_parquet};
 use super::{RowOrder, Store, WrittenFile, encoding};
+use crate::core::schema::field_id;
 use crate::table::NewRows;
 use crate::{Error, Result};
 
@@ -38,6 +42,8 @@ pub struct WriteTarget {
     pub sort_order: SortOrderRef,
     /// A file is closed once it has about this many bytes.
     pub target_file_bytes: u64,
+    /// Field ids of top-level columns that files do not hold, because the table's log has their values.
+    pub leave_out: Vec<i32>,
 }
 
 /// Writes `rows` as data files named `<folder>/<partition>/<attempt>-<n>.parquet`, in the order of `n`. No attempt may
@@ -127,7 +133,9 @@ impl Encoder {
         let path = format!("{folder}{slash}{}/{}-{n}.parquet", group.folder, self.attempt);
         let failed = |e: ParquetError| Error::Internal(format!("cannot encode {path}: {e}"));
 
-        let schema = self.batches[0].schema();
+        let kept = self.kept();
+        let schema = self.batches[0].schema().project(&kept).map(Arc::new);
+        let schema = schema.map_err(|e| Error::Internal(format!("cannot leave out columns: {e}")))?;
         let options = encoding::options(&schema, &self.target.schema).map_err(failed)?;
         let mut bytes = Vec::new();
         let mut writer = ArrowWriter::try_new_with_options(&mut bytes, schema, options).map_err(failed)?;
@@ -135,7 +143,8 @@ impl Encoder {
         let _open = tests::Open::one();
         let (mut floats, mut next) = (Floats::default(), from);
         while next < rows && (next == from || encoded_bytes(&writer) < self.target.target_file_bytes) {
-            let batch = self.gather(group, starts, next, rows)?;
+            let batch = self.gather(group, starts, next, rows)?.project(&kept);
+            let batch = batch.map_err(|e| Error::Internal(format!("cannot leave out columns: {e}")))?;
             writer.write(&batch).map_err(failed)?;
             floats.add(&batch);
             next += batch.num_rows() as u32;
@@ -156,6 +165,13 @@ impl Encoder {
             path,
         };
         Ok((Encoded { n, file, bytes: bytes.into() }, next))
+    }
+
+    /// Places of the columns that files hold.
+    fn kept(&self) -> Vec<usize> {
+        let schema = self.batches[0].schema();
+        let left_out = |field: &Field| field_id(field).is_some_and(|id| self.target.leave_out.contains(&id));
+        (0..schema.fields().len()).filter(|place| !left_out(schema.field(*place))).collect()
     }
 
     /// The next few rows of a group: a view of a batch where the order is as given, else a copy.

@@ -20,6 +20,15 @@ use crate::{Error, Result};
 /// Rows of a batch.
 const STEP: usize = 32_768;
 
+/// How the columns of a table are found in its data files.
+#[derive(Debug, Clone)]
+pub enum Naming {
+    /// By field id.
+    ById,
+    /// By these names: columns of the same shape as the table's, as files call them.
+    ByName(Arc<TableSchema>),
+}
+
 /// The live rows of a data file: the named top-level columns of `schema`, found by field id, in the order of `columns`,
 /// as [`crate::core::schema::to_arrow`] types them. Columns that the file does not have are null.
 ///
@@ -35,6 +44,30 @@ pub async fn read_rows(
     columns: &[String],
     deleted: DeletedPositions,
 ) -> Result<BoxStream<'static, Result<FileRows>>> {
+    read_named_rows(store, location, schema, columns, deleted, false).await
+}
+
+/// How many rows a data file has.
+///
+/// # Errors
+/// As [`read_rows`].
+pub async fn row_count(store: &Store, location: &str) -> Result<u64> {
+    let builder = open(store, location).await?;
+    Ok(builder.metadata().file_metadata().num_rows().max(0) as u64)
+}
+
+/// As [`read_rows`]; `by_name` finds columns by their names in place of their field ids, as tables do that give no ids.
+///
+/// # Errors
+/// As [`read_rows`].
+pub async fn read_named_rows(
+    store: &Store,
+    location: &str,
+    schema: &TableSchema,
+    columns: &[String],
+    deleted: DeletedPositions,
+    by_name: bool,
+) -> Result<BoxStream<'static, Result<FileRows>>> {
     let builder = open(store, location).await?;
     let rows = builder.metadata().file_metadata().num_rows();
     if u32::try_from(rows).is_err() {
@@ -45,9 +78,13 @@ pub async fn read_rows(
     let mut in_file = Vec::new();
     for (i, field) in builder.parquet_schema().root_schema().get_fields().iter().enumerate() {
         let info = field.get_basic_info();
-        in_file.extend(info.has_id().then(|| (info.id(), i)));
+        if by_name {
+            in_file.extend(schema.column(info.name()).map(|column| (column.id, i)));
+        } else {
+            in_file.extend(info.has_id().then(|| (info.id(), i)));
+        }
     }
-    if in_file.is_empty() {
+    if in_file.is_empty() && !by_name {
         let text = format!("{location} has no field ids: files without them (imported ones) are not supported");
         return Err(Error::Decision(text));
     }

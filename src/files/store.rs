@@ -85,6 +85,57 @@ impl Store {
         }
     }
 
+    /// Writes a new object unless there is one of that name: true where it was written. Tried once.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where the answer is neither: then it may be there, now or later.
+    pub async fn create(&self, location: &str, bytes: Bytes) -> Result<bool> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let key = key(location)?;
+        let flush = self.flushed.then(|| Flush { kept: true, ..Flush::before(&key) });
+        match self.disk.put_opts(&key, bytes.into(), options).await {
+            Ok(_) => match flush {
+                Some(flush) => flush.run().await.map(|()| true).map_err(|e| store_error("write", location, &e)),
+                None => Ok(true),
+            },
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
+            Err(e) => Err(store_error("write", location, &e)),
+        }
+    }
+
+    /// Writes an object in place of the one that is there, if any. For hints that may be wrong, and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where the store or the disk does not take it.
+    pub async fn replace(&self, location: &str, bytes: Bytes) -> Result<()> {
+        let put = self.disk.put(&key(location)?, bytes.into()).await;
+        put.map(|_| ()).map_err(|e| store_error("write", location, &e))
+    }
+
+    /// The whole object, or none where there is no such object.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where it cannot be read.
+    pub async fn get_if_there(&self, location: &str) -> Result<Option<Bytes>> {
+        match self.disk.get(&key(location)?).await {
+            Ok(found) => found.bytes().await.map(Some).map_err(|e| store_error("read", location, &e)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(store_error("read", location, &e)),
+        }
+    }
+
+    /// Names of the folders directly below a folder; none below one that does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where it cannot be listed.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        match self.disk.list_with_delimiter(Some(&key(prefix)?)).await {
+            Ok(found) => Ok(found.common_prefixes.iter().filter_map(|p| p.filename().map(str::to_owned)).collect()),
+            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(e) => Err(store_error("list", prefix, &e)),
+        }
+    }
+
     /// The whole object.
     ///
     /// # Errors
@@ -154,8 +205,8 @@ impl Store {
     }
 
     /// Removes an object; one that is absent is fine. Only for [`iceberg::io::Storage`], whose callers drop what they
-    /// own: writers never delete files.
-    pub(super) async fn remove(&self, location: &str) -> Result<()> {
+    /// own, and for cleaning the log of a Delta table: writers never delete data files.
+    pub(crate) async fn remove(&self, location: &str) -> Result<()> {
         match self.disk.delete(&key(location)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(e) => Err(store_error("delete", location, &e)),
@@ -185,6 +236,8 @@ struct Flush {
     file: PathBuf,
     /// Folders that get an entry: the file's, and those above folders that the file is the first in.
     folders: Vec<PathBuf>,
+    /// The file stays where flushing it fails, because others may have seen it.
+    kept: bool,
 }
 
 impl Flush {
@@ -198,14 +251,18 @@ impl Flush {
                 break;
             }
         }
-        Flush { file, folders }
+        Flush { file, folders, kept: false }
     }
 
     async fn run(self) -> object_store::Result<()> {
         let flush = move || {
             let file = std::fs::File::open(&self.file).and_then(|file| file.sync_data());
             // A file that did not reach the disk was not written: nothing refers to it yet, and its name is free again.
-            file.inspect_err(|_| drop(std::fs::remove_file(&self.file)))?;
+            file.inspect_err(|_| {
+                if !self.kept {
+                    drop(std::fs::remove_file(&self.file))
+                }
+            })?;
             self.folders.iter().try_for_each(|folder| std::fs::File::open(folder)?.sync_all())
         };
         let failed = |source| object_store::Error::Generic { store: "LocalFileSystem", source };

@@ -3,6 +3,8 @@
 //! [`LakeTable`] is the boundary: nothing above this module knows which format it writes, and one contract suite runs on
 //! every implementation.
 
+mod catalog;
+pub mod delta;
 pub mod iceberg;
 pub mod model;
 
@@ -13,6 +15,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use roaring::RoaringBitmap;
 
+pub use self::catalog::{Catalog, OpenTable};
 use crate::Result;
 use crate::core::history::{SnapshotId, View};
 use crate::core::offsets::Vector;

@@ -56,6 +56,7 @@ fn target(schema: Schema) -> WriteTarget {
         spec: Arc::new(PartitionSpec::unpartition_spec()),
         sort_order: Arc::new(SortOrder::unsorted_order()),
         target_file_bytes: 256 << 20,
+        leave_out: Vec::new(),
     }
 }
 

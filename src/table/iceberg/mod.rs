@@ -18,6 +18,7 @@ mod summary;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef as ArrowSchemaRef;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -28,6 +29,7 @@ pub use self::catalog::{CatalogConfig, CatalogHandle, CatalogKind, open_catalog}
 pub use self::create::{SortColumn, TableSpec};
 pub use self::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, VERSION};
 pub use self::scan::{ScanDeletes, ScanFile, ScanPlan};
+pub(super) use self::schema::grow;
 pub use self::schema::{from_iceberg_schema, from_iceberg_type, to_iceberg_schema, to_iceberg_type};
 
 use self::catalog::{Answer, Loaded, TableName};
@@ -38,6 +40,7 @@ use crate::core::history::{SnapshotId, View};
 use crate::core::schema::{TableSchema, to_arrow};
 use crate::error::{Error, Result};
 use crate::files::{Store, WriteTarget, WrittenFile, read_rows, write_data_files};
+use crate::table::delta::conform;
 use crate::table::{Change, Diff, FileRows, LakeTable, LiveFile, NewRows, Outcome};
 
 /// Data files are closed at about this size where the table does not say otherwise.
@@ -273,7 +276,15 @@ impl LakeTable for IcebergTable {
             spec: metadata.default_partition_spec().clone(),
             sort_order: metadata.default_sort_order().clone(),
             target_file_bytes: size.unwrap_or(TARGET_FILE_BYTES),
+            leave_out: Vec::new(),
         };
+        // Tables of one pipeline get the same rows, and each numbers its columns in its own way.
+        let own = self.arrow_schema();
+        let spell = |batch: &RecordBatch| match batch.schema() == own {
+            true => Ok(batch.clone()),
+            false => conform(batch, &own).map_err(|e| self.in_context(e)),
+        };
+        let rows = NewRows { batches: rows.batches.iter().map(spell).collect::<Result<_>>()? };
         write_data_files(&target, attempt, rows).await.map_err(|e| self.in_context(e))
     }
 

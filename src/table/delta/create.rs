@@ -1,0 +1,306 @@
+//! A warehouse of Delta tables: finding, creating and evolving them. The folders are the catalog.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+use super::actions::{Action, Format, MetaData, Protocol};
+use super::commit::{self, Created};
+use super::history::{self, KEY};
+use super::log::Log;
+use super::protocol::{self, ENABLE_VECTORS, MAPPING_MAX_ID};
+use super::state::State;
+use super::{DeltaTable, SORT_BY, partition, schema};
+use crate::core::schema::TableSchema;
+use crate::error::{Error, Result};
+use crate::files::Store;
+use crate::table::Outcome;
+use crate::table::iceberg::{ATTEMPT, PIPELINE, SortColumn, TableSpec, VERSION, grow};
+
+/// Table property: whether types may become wider.
+const ENABLE_WIDENING: &str = "delta.enableTypeWidening";
+
+/// Where Delta tables are.
+#[derive(Debug, Clone)]
+pub struct DeltaConfig {
+    /// The catalog's name.
+    pub name: String,
+    /// The folder of the tables, absolute or as a location.
+    pub warehouse: String,
+    /// `accept-transaction-retention: true` accepts that tables forget V some time after the last commit.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// A folder of Delta tables: `<warehouse>/<namespace>/<table>`.
+#[derive(Debug)]
+pub struct DeltaCatalog {
+    name: String,
+    store: Store,
+    /// Without a final slash.
+    root: String,
+    forgetting: bool,
+}
+
+impl DeltaCatalog {
+    /// A catalog over a folder, which need not exist yet.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a warehouse that no store is known for, or a property that is not known.
+    pub fn open(config: &DeltaConfig) -> Result<Arc<Self>> {
+        Self::open_in(config, Store::local())
+    }
+
+    /// The same over another store.
+    ///
+    /// # Errors
+    /// As [`DeltaCatalog::open`].
+    pub fn open_in(config: &DeltaConfig, store: Store) -> Result<Arc<Self>> {
+        let mut forgetting = false;
+        for (name, value) in &config.properties {
+            match name.as_str() {
+                "accept-transaction-retention" => forgetting = value.eq_ignore_ascii_case("true"),
+                _ => {
+                    return Err(Error::Config(format!(
+                        "catalog {}: the property '{name}' is not known to a delta catalog; it knows \
+                         accept-transaction-retention",
+                        config.name
+                    )));
+                }
+            }
+        }
+        let trimmed = config.warehouse.trim_end_matches('/');
+        let root = if trimmed.contains("://") { trimmed.to_owned() } else { format!("file://{trimmed}") };
+        store.object(&root).map_err(|e| e.within(format!("catalog {}", config.name)))?;
+        Ok(Arc::new(DeltaCatalog { name: config.name.clone(), store, root, forgetting }))
+    }
+
+    /// The catalog's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn log(&self, namespace: &[String], name: &str) -> Result<(String, Log)> {
+        let full = format!("{}.{}.{name}", self.name, namespace.join("."));
+        let mut parts = namespace.iter().map(String::as_str).chain([name]);
+        let strange = |part: &str| part.is_empty() || part.starts_with(['.', '_']) || part.contains(['/', '\\', '\0']);
+        if namespace.is_empty() || parts.any(strange) {
+            return Err(Error::Config(format!("table {full}: a table needs a namespace and a name that name folders")));
+        }
+        let root = format!("{}/{}/{name}", self.root, namespace.join("."));
+        Ok((full, Log { store: self.store.clone(), root }))
+    }
+
+    /// Opens a table as it is now, or `None` where it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where the log cannot be read, [`Error::Decision`] for a table that Firn cannot read.
+    pub async fn load_table(&self, namespace: &[String], name: &str) -> Result<Option<DeltaTable>> {
+        let Ok((full, log)) = self.log(namespace, name) else { return Ok(None) };
+        let state = log.load(None).await.map_err(|e| e.within(format!("table {full}")))?;
+        state.map(|state| DeltaTable::new(full, log, state, self.forgetting)).transpose()
+    }
+
+    /// Creates a table. One that somebody else created meanwhile is opened as it is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a spec that makes no Delta table, else as [`DeltaCatalog::load_table`].
+    pub async fn create_table(&self, namespace: &[String], name: &str, spec: TableSpec) -> Result<DeltaTable> {
+        let (full, log) = self.log(namespace, name)?;
+        let attempt = Uuid::new_v4().to_string();
+        let actions = creation(&spec, &attempt).map_err(|e| e.within(format!("table {full}")))?;
+        match commit::create(&log, 0, &actions, &attempt).await? {
+            Created::Ours | Created::Theirs(_) => {}
+            Created::Unclear(why) => return Err(Error::Unreachable(format!("table {full} cannot be created: {why}"))),
+        }
+        let state = log.load(None).await.map_err(|e| e.within(format!("table {full}")))?;
+        let state = state.ok_or_else(|| Error::Unreachable(format!("table {full} was created, but is not there")))?;
+        DeltaTable::new(full, log, state, self.forgetting)
+    }
+
+    /// All tables, by namespace and name.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where the warehouse cannot be listed.
+    pub async fn list_tables(&self) -> Result<Vec<(Vec<String>, String)>> {
+        let mut tables = Vec::new();
+        let visible = |name: &String| !name.starts_with(['.', '_']);
+        for namespace in self.store.folders(&self.root).await?.into_iter().filter(visible) {
+            let levels: Vec<String> = namespace.split('.').map(str::to_owned).collect();
+            let folder = format!("{}/{namespace}", self.root);
+            for name in self.store.folders(&folder).await?.into_iter().filter(visible) {
+                let below = self.store.folders(&format!("{folder}/{name}")).await?;
+                if below.iter().any(|name| name == "_delta_log") {
+                    tables.push((levels.clone(), name));
+                }
+            }
+        }
+        tables.sort();
+        Ok(tables)
+    }
+}
+
+fn info(operation: &str, attempt: &str) -> Map<String, serde_json::Value> {
+    let mut info = Map::new();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    info.insert("timestamp".into(), json!(now.as_millis() as i64));
+    info.insert("operation".into(), json!(operation));
+    info.insert("operationParameters".into(), json!({}));
+    info.insert("engineInfo".into(), json!(concat!("firn/", env!("CARGO_PKG_VERSION"))));
+    info.insert(VERSION.into(), json!(env!("CARGO_PKG_VERSION")));
+    info.insert(ATTEMPT.into(), json!(attempt));
+    info
+}
+
+/// A column of the sort order as the table property has it: `n`, `n desc`, `n desc nulls first`.
+fn sort_text(sort: &SortColumn) -> String {
+    let descending = if sort.descending { " desc" } else { "" };
+    format!("{}{descending}{}", sort.column, if sort.nulls_first { " nulls first" } else { "" })
+}
+
+/// Version 0 of a table.
+fn creation(spec: &TableSpec, attempt: &str) -> Result<Vec<Action>> {
+    let mut configuration =
+        BTreeMap::from([(ENABLE_VECTORS.to_owned(), "true".to_owned()), (PIPELINE.to_owned(), spec.pipeline.clone())]);
+    let sorted: Vec<String> = spec.sort_by.iter().map(|sort| sort.column.clone()).collect();
+    if let Some(name) = spec.schema.key.iter().chain(&sorted).find(|name| name.contains([',', ' '])) {
+        return Err(Error::Config(format!(
+            "column {name} has a comma or a space in its name and cannot be a key or sort column"
+        )));
+    }
+    let order: Vec<String> = spec.sort_by.iter().map(sort_text).collect();
+    for (property, columns) in [(KEY, &spec.schema.key), (SORT_BY, &order)] {
+        if !columns.is_empty() {
+            configuration.insert(property.to_owned(), columns.join(","));
+        }
+    }
+    for name in spec.schema.key.iter().chain(&sorted) {
+        if spec.schema.column(name).is_none() {
+            return Err(Error::Config(format!("there is no column {name}")));
+        }
+    }
+    let mut partition_columns = Vec::new();
+    for (transform, column) in &spec.partition_by {
+        if transform != "identity" {
+            return Err(Error::Config(format!(
+                "partition_by: Delta has no transform {transform}; partition by the column {column} itself, or by no column"
+            )));
+        }
+        let field = spec.schema.column(column).ok_or_else(|| Error::Config(format!("there is no column {column}")))?;
+        partition::check(field)?;
+        partition_columns.push(column.clone());
+    }
+    if partition_columns.len() == spec.schema.fields.len() {
+        return Err(Error::Config("partition_by names every column: a file would hold none".into()));
+    }
+    let mut read = vec!["deletionVectors".to_owned()];
+    if schema::has_local_timestamps(&spec.schema.fields) {
+        read.push("timestampNtz".to_owned());
+    }
+    // Columns that are never null make Spark ask for invariants.
+    let write = read.iter().cloned().chain(["invariants", "appendOnly"].map(str::to_owned)).collect();
+    Ok(vec![
+        Action::CommitInfo(info("CREATE TABLE", attempt)),
+        Action::Protocol(Protocol {
+            min_reader_version: 3,
+            min_writer_version: 7,
+            reader_features: Some(read),
+            writer_features: Some(write),
+        }),
+        Action::MetaData(MetaData {
+            id: Uuid::new_v4().to_string(),
+            name: None,
+            description: None,
+            format: Format::default(),
+            schema_string: schema::render(&spec.schema)?,
+            partition_columns,
+            configuration,
+            created_time: None,
+        }),
+    ])
+}
+
+impl DeltaTable {
+    /// Makes the table one that Firn writes and that holds `wanted` too: adds optional columns at any depth, widens types,
+    /// enables deletion vectors, and notes the key where none is noted. Where nothing changes, nothing is committed.
+    pub async fn evolve_schema(&self, wanted: &TableSchema) -> Outcome {
+        match self.try_evolve(wanted).await {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::NotSent(error),
+        }
+    }
+
+    async fn try_evolve(&self, wanted: &TableSchema) -> Result<Outcome> {
+        let mut state = self.current().await?;
+        let head = self.head();
+        self.check_write(&head)?;
+        self.writing.store(true, Ordering::Relaxed);
+        for &place in &head.columns.partition {
+            partition::check(&head.columns.logical.fields[place]).map_err(|e| match e {
+                Error::Config(text) => self.in_context(Error::Decision(text)),
+                other => other,
+            })?;
+        }
+        let (protocol, metadata) = self.evolved(&state, wanted).map_err(|e| self.in_context(e))?;
+        let since = history::snapshot_of(&state);
+        if protocol.is_none() && metadata == *head.metadata {
+            let view = history::view(&self.log, &state, since).await.map_err(|e| self.in_context(e))?;
+            return Ok(Outcome::Committed(Box::new(view)));
+        }
+        let attempt = Uuid::new_v4().to_string();
+        let mut actions = vec![Action::CommitInfo(info("CHANGE COLUMNS", &attempt))];
+        actions.extend(protocol.map(Action::Protocol));
+        actions.push(Action::MetaData(metadata));
+        self.push(&mut state, actions, &attempt, since).await
+    }
+
+    /// The protocol, where it changes, and the properties that the table needs to hold `wanted`.
+    fn evolved(&self, state: &State, wanted: &TableSchema) -> Result<(Option<Protocol>, MetaData)> {
+        let head = self.head();
+        let (mut metadata, logical) = (head.metadata.as_ref().clone(), &head.columns.logical);
+        let mut features = vec!["deletionVectors"];
+        metadata.configuration.insert(ENABLE_VECTORS.into(), "true".into());
+        // Keys may be null in a table that somebody else made; only what is never null has to stay so.
+        let keyless = TableSchema { fields: logical.fields.clone(), key: Vec::new() };
+        let last = max_id(&logical.fields);
+        let grown = grow(&keyless, wanted, last)?;
+        if let Some(name) = logical.key.iter().find(|name| {
+            logical.column(name).is_some_and(|f| f.required) && grown.column(name).is_some_and(|f| !f.required)
+        }) {
+            return Err(Error::Decision(format!("key column {name} cannot become optional")));
+        }
+        if grown.fields != logical.fields {
+            let regrown = schema::regrow(&metadata, &grown)?;
+            metadata.schema_string = regrown.schema_string;
+            if let Some(max) = regrown.max_column_id {
+                metadata.configuration.insert(MAPPING_MAX_ID.into(), max.to_string());
+            }
+            if regrown.widened {
+                features.push("typeWidening");
+                metadata.configuration.insert(ENABLE_WIDENING.into(), "true".into());
+            }
+        }
+        if schema::has_local_timestamps(&grown.fields) {
+            features.push("timestampNtz");
+        }
+        if !metadata.configuration.contains_key(KEY) && !wanted.key.is_empty() {
+            metadata.configuration.insert(KEY.into(), wanted.key.join(","));
+        }
+        let protocol = state.protocol.as_deref().and_then(|p| protocol::with(p, &features));
+        Ok((protocol, metadata))
+    }
+}
+
+fn max_id(fields: &[crate::core::schema::Field]) -> i32 {
+    use crate::core::schema::Type;
+    let below = |kind: &Type| match kind {
+        Type::Struct(fields) => max_id(fields),
+        Type::List(element) => max_id(std::slice::from_ref(element)),
+        Type::Map(key, value) => max_id(std::slice::from_ref(key)).max(max_id(std::slice::from_ref(value))),
+        _ => 0,
+    };
+    fields.iter().map(|f| f.id.max(below(&f.kind))).max().unwrap_or(0)
+}
