@@ -170,6 +170,7 @@ async fn main() {
             deleted: Some(vector.len()),
             columns: HashMap::new(),
             buckets: Vec::new(),
+            constants: Vec::new(),
         });
         let scan = Scan {
             name: "lake.market.trades".into(),
@@ -177,6 +178,8 @@ async fn main() {
             files: files.collect(),
             deletes: Arc::new(Vectors(vectors)),
             store: Arc::new(LocalFileSystem::new()),
+            naming: firn::files::Naming::ById,
+            constant: Vec::new(),
         };
         let engine = Engine::new(Vec::new(), Limits::default()).unwrap().with_scan("lake", "market", "trades", scan);
         print!("| {percent} % |");

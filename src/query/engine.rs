@@ -20,10 +20,9 @@ use super::catalog::StatementCatalog;
 use super::files::Footers;
 use super::provider::PinnedTable;
 use super::scan::Scan;
-use super::{iceberg, metadata_tables, query_error, statement};
+use super::{delta, iceberg, metadata_tables, query_error, statement};
 use crate::core::history::SnapshotId;
-use crate::table::LakeTable;
-use crate::table::iceberg::{CatalogHandle, IcebergTable};
+use crate::table::{Catalog, OpenTable};
 use crate::{Error, Result};
 
 /// Planning walks trees by recursion; [`statement`] bounds their depth for this much stack.
@@ -85,7 +84,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Unreachable`] where no folder for spilling can be made.
-    pub fn new(catalogs: Vec<Arc<CatalogHandle>>, limits: Limits) -> Result<Self> {
+    pub fn new(catalogs: Vec<Catalog>, limits: Limits) -> Result<Self> {
         let memory = limits.memory_bytes.max(MEMORY_BYTES_MIN);
         let pool = FairSpillPool::new(usize::try_from(memory).unwrap_or(usize::MAX));
         let pool = TrackConsumersPool::new(pool, std::num::NonZeroUsize::MIN);
@@ -198,10 +197,10 @@ fn lists(sql: &str, statement: &DFStatement) -> bool {
 /// The tables of the catalogs, and what is kept of them between statements.
 #[derive(Debug)]
 pub(super) struct Tables {
-    catalogs: BTreeMap<String, Arc<CatalogHandle>>,
+    catalogs: BTreeMap<String, Catalog>,
     fixed: HashMap<(String, String, String), Arc<PinnedTable>>,
     /// By catalog, namespace and name.
-    open: tokio::sync::Mutex<HashMap<(String, String, String), Arc<IcebergTable>>>,
+    open: tokio::sync::Mutex<HashMap<(String, String, String), OpenTable>>,
     footers: Arc<Footers>,
 }
 
@@ -261,23 +260,26 @@ impl Tables {
             return Ok(Some(fixed.clone()));
         }
         let Some(table) = self.current(catalog, namespace, name).await? else { return Ok(None) };
-        let scan = iceberg::scan(table, version).await?;
+        let scan = match table {
+            OpenTable::Iceberg(table) => iceberg::scan(table, version).await?,
+            OpenTable::Delta(table) => delta::scan(table, version).await?,
+        };
         Ok(Some(Arc::new(PinnedTable::with_footers(scan, self.footers.clone()))))
     }
 
     /// The table as its catalog has it now.
-    async fn current(&self, catalog: &str, namespace: &str, name: &str) -> Result<Option<Arc<IcebergTable>>> {
+    async fn current(&self, catalog: &str, namespace: &str, name: &str) -> Result<Option<OpenTable>> {
         let Some(handle) = self.catalogs.get(catalog) else { return Ok(None) };
         let key = (catalog.to_owned(), namespace.to_owned(), name.to_owned());
         let known = self.open.lock().await.get(&key).cloned();
         // A table that was dropped and made anew is another one: it is opened again below.
         if let Some(known) = known
-            && known.load(None).await.is_ok()
+            && known.lake().load(None).await.is_ok()
         {
             return Ok(Some(known));
         }
         let levels: Vec<String> = namespace.split('.').map(str::to_owned).collect();
-        let table = handle.load_table(&levels, name).await?.map(Arc::new);
+        let table = handle.load_table(&levels, name).await?;
         let mut open = self.open.lock().await;
         match &table {
             Some(table) => {

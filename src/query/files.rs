@@ -19,9 +19,9 @@ use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
 use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
-use super::schema::named_by_id;
+use super::schema::named_as;
 use crate::core::schema::TableSchema;
-use crate::files::DeletedPositions;
+use crate::files::{DeletedPositions, Naming};
 
 /// Footers that are kept, for all tables together. Past it the oldest go.
 const FOOTER_BYTES_MAX: usize = 64 << 20;
@@ -91,6 +91,7 @@ pub(super) struct Readers {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) footers: Arc<Footers>,
     pub(super) schema: Arc<TableSchema>,
+    pub(super) naming: Naming,
 }
 
 impl ParquetFileReaderFactory for Readers {
@@ -104,7 +105,7 @@ impl ParquetFileReaderFactory for Readers {
         let (key, bytes) = (file.object_meta.location, file.object_meta.size);
         let inner = ParquetObjectReader::new(self.store.clone(), key.clone()).with_file_size(bytes);
         let (store, footers, schema) = (self.store.clone(), self.footers.clone(), self.schema.clone());
-        Ok(Box::new(Reader { inner, key, bytes, store, footers, schema }))
+        Ok(Box::new(Reader { inner, key, bytes, store, footers, schema, naming: self.naming.clone() }))
     }
 }
 
@@ -115,6 +116,7 @@ struct Reader {
     store: Arc<dyn ObjectStore>,
     footers: Arc<Footers>,
     schema: Arc<TableSchema>,
+    naming: Naming,
 }
 
 impl AsyncFileReader for Reader {
@@ -132,7 +134,7 @@ impl AsyncFileReader for Reader {
     ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
         async move {
             let footer = self.footers.get(&self.store, &self.key, self.bytes).await?;
-            Ok(Arc::new(named_by_id(&footer, &self.schema)?))
+            Ok(Arc::new(named_as(&footer, &self.schema, &self.naming)?))
         }
         .boxed()
     }

@@ -12,7 +12,7 @@ use super::scan::{Bucket, ColumnFacts, DataFile, Deletes, Scan};
 use super::schema::query_schema;
 use crate::core::history::SnapshotId;
 use crate::core::schema::TableSchema;
-use crate::files::DeletedPositions;
+use crate::files::{DeletedPositions, Naming};
 use crate::table::LakeTable;
 use crate::table::iceberg::{IcebergTable, ScanFile};
 use crate::{Error, Result};
@@ -37,7 +37,9 @@ pub(super) async fn scan(table: Arc<IcebergTable>, snapshot: Option<SnapshotId>)
         None => Arc::new(object_store::memory::InMemory::new()),
     };
     let name = table.name().to_owned();
-    Ok(Scan { name, schema: plan.schema, files, deletes: Arc::new(TableDeletes { table, files: sorted }), store })
+    let deletes = Arc::new(TableDeletes { table, files: sorted });
+    // Identity-partitioned columns are in the files too.
+    Ok(Scan { name, schema: plan.schema, files, deletes, store, naming: Naming::ById, constant: Vec::new() })
 }
 
 /// Deletes by way of the table, which keeps what it has read within a bound.
@@ -83,6 +85,7 @@ async fn data_file(
         deleted: (file.deletes.count() <= 1).then(|| file.deletes.rows_max()),
         columns,
         buckets: Vec::new(),
+        constants: Vec::new(),
     };
     partition_facts(file, kinds, &mut data);
     Ok(data)

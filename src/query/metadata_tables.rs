@@ -8,18 +8,22 @@ use datafusion::datasource::MemTable;
 
 use super::query_error;
 use crate::core::history::SnapshotId;
+use crate::table::OpenTable;
+use crate::table::delta::DeltaTable;
 use crate::table::iceberg::IcebergTable;
 use crate::{Error, Result};
 
 /// What is known about `table`, by the name behind the `$`.
 pub(super) async fn provider(
-    table: &IcebergTable,
+    table: &OpenTable,
     about: &str,
     version: Option<SnapshotId>,
 ) -> Result<Option<Arc<dyn TableProvider>>> {
-    let columns = match about {
-        "snapshots" => snapshots(table),
-        "files" => files(table, version).await?,
+    let columns = match (table, about) {
+        (OpenTable::Iceberg(table), "snapshots") => snapshots(table),
+        (OpenTable::Iceberg(table), "files") => files(table, version).await?,
+        (OpenTable::Delta(table), "snapshots") => versions(table).await,
+        (OpenTable::Delta(table), "files") => delta_files(table, version).await?,
         _ => return Ok(None),
     };
     let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true)));
@@ -46,6 +50,38 @@ fn snapshots(table: &IcebergTable) -> Vec<(&'static str, ArrayRef)> {
         ("operation", Arc::new(operations)),
         ("summary", Arc::new(summaries)),
     ]
+}
+
+/// Oldest first, as far as the log was read.
+async fn versions(table: &DeltaTable) -> Vec<(&'static str, ArrayRef)> {
+    let all = table.versions().await;
+    let ids: Int64Array = all.iter().map(|v| Some(v.0)).collect();
+    let parents: Int64Array = all.iter().map(|v| (v.0 > 0).then_some(v.0 - 1)).collect();
+    let times: TimestampMillisecondArray = all.iter().map(|v| Some(v.1)).collect();
+    let operations: StringArray = all.iter().map(|v| Some(v.2.as_str())).collect();
+    let summaries: StringArray = all.iter().map(|v| Some(v.3.as_str())).collect();
+    vec![
+        ("committed_at", Arc::new(times.with_timezone("UTC"))),
+        ("snapshot_id", Arc::new(ids)),
+        ("parent_id", Arc::new(parents)),
+        ("operation", Arc::new(operations)),
+        ("summary", Arc::new(summaries)),
+    ]
+}
+
+async fn delta_files(table: &DeltaTable, version: Option<SnapshotId>) -> Result<Vec<(&'static str, ArrayRef)>> {
+    let mut plan = table.plan_scan(version).await?;
+    plan.files.sort_by(|a, b| a.location().cmp(b.location()));
+    let paths: StringArray = plan.files.iter().map(|f| Some(f.location())).collect();
+    let figure = |pick: &dyn Fn(&crate::table::delta::DeltaFile) -> u64| -> ArrayRef {
+        Arc::new(plan.files.iter().map(|f| Some(pick(f) as i64)).collect::<Int64Array>())
+    };
+    Ok(vec![
+        ("file_path", Arc::new(paths)),
+        ("record_count", figure(&|f| f.records)),
+        ("file_size_in_bytes", figure(&|f| f.bytes())),
+        ("deleted_count", figure(&|f| f.deleted())),
+    ])
 }
 
 async fn files(table: &IcebergTable, version: Option<SnapshotId>) -> Result<Vec<(&'static str, ArrayRef)>> {

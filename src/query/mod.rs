@@ -4,6 +4,7 @@
 //! row group before anything is filtered, limited or split, so no later step can count rows differently from the writer.
 
 mod catalog;
+mod delta;
 mod engine;
 mod files;
 mod get;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -13,6 +13,7 @@ use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
@@ -53,6 +54,27 @@ impl PinnedTable {
     pub(super) fn with_footers(scan: Scan, footers: Arc<Footers>) -> Self {
         let schema = Arc::new(query_schema(&scan.schema));
         PinnedTable { scan, schema, footers }
+    }
+
+    /// The columns as a scan of files has them, those that are constant in a file last.
+    fn scanned(&self) -> TableSchema {
+        let (mut held, mut constant) = (Vec::new(), Vec::new());
+        for (place, field) in self.schema.fields().iter().enumerate() {
+            if !self.scan.constant.contains(&place) {
+                held.push(field.clone());
+            }
+        }
+        constant.extend(self.scan.constant.iter().map(|place| self.schema.fields()[*place].clone()));
+        TableSchema::new(Arc::new(Schema::new(held)), constant)
+    }
+
+    /// The place in [`PinnedTable::scanned`] of a column.
+    fn scanned_place(&self, place: usize) -> usize {
+        let constant = &self.scan.constant;
+        match constant.iter().position(|c| *c == place) {
+            Some(nth) => self.schema.fields().len() - constant.len() + nth,
+            None => place - constant.iter().filter(|c| **c < place).count(),
+        }
     }
 
     /// Names of the key columns, in key order.
@@ -113,6 +135,7 @@ fn partitioned(file: &DataFile) -> PartitionedFile {
         e_tag: None,
         version: None,
     })
+    .with_partition_values(file.constants.clone())
 }
 
 #[async_trait]
@@ -153,16 +176,30 @@ impl TableProvider for PinnedTable {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let mut statistics = Statistics::new_unknown(&self.schema);
+        let scanned = self.scanned();
+        let mut statistics = Statistics::new_unknown(scanned.table_schema());
         // Only the row count: bounds cover deleted rows too, so no other figure is exact.
         let rows = usize::try_from(rows).unwrap_or(usize::MAX);
         statistics.num_rows = if limit.is_none() { Precision::Exact(rows) } else { Precision::Inexact(rows) };
 
         let global = state.config_options().execution.parquet.clone();
         let options = TableParquetOptions { global, ..TableParquetOptions::default() };
-        let readers =
-            Readers { store: self.scan.store.clone(), footers: self.footers.clone(), schema: self.scan.schema.clone() };
-        let mut source = ParquetSource::new(self.schema.clone())
+        let readers = Readers {
+            store: self.scan.store.clone(),
+            footers: self.footers.clone(),
+            schema: self.scan.schema.clone(),
+            naming: self.scan.naming.clone(),
+        };
+        let places = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let places = places.into_iter().map(|place| self.scanned_place(place)).collect();
+        let filter = match filter {
+            Some(_) if !self.scan.constant.is_empty() => {
+                let columns = DFSchema::try_from(scanned.table_schema().as_ref().clone())?;
+                conjunction(filters.to_vec()).map(|all| state.create_physical_expr(all, &columns)).transpose()?
+            }
+            same => same,
+        };
+        let mut source = ParquetSource::new(scanned)
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(readers))
             .with_enable_page_index(true)
@@ -171,7 +208,7 @@ impl TableProvider for PinnedTable {
             source = source.with_predicate(filter);
         }
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
-            .with_projection_indices(projection.cloned())?
+            .with_projection_indices(Some(places))?
             .with_expr_adapter(Some(Arc::new(ColumnAdapters)))
             .with_limit(limit)
             // Else the opener may read whole row groups in place of selected rows: it takes a group whose statistics

@@ -10,7 +10,7 @@ use object_store::path::Path;
 
 use crate::Result;
 use crate::core::schema::TableSchema;
-use crate::files::DeletedPositions;
+use crate::files::{DeletedPositions, Naming};
 
 /// The data files of one snapshot.
 #[derive(Debug, Clone)]
@@ -25,6 +25,10 @@ pub struct Scan {
     pub deletes: Arc<dyn Deletes>,
     /// Where the files are.
     pub store: Arc<dyn ObjectStore>,
+    /// How columns are found in the files.
+    pub naming: Naming,
+    /// Places in the schema of columns that files do not hold: their values are in [`DataFile::constants`].
+    pub constant: Vec<usize>,
 }
 
 /// One Parquet file of a scan.
@@ -44,6 +48,8 @@ pub struct DataFile {
     pub columns: HashMap<i32, ColumnFacts>,
     /// The buckets that partitioning puts the file in.
     pub buckets: Vec<Bucket>,
+    /// Values of the columns that the file does not hold, in the order of [`Scan::constant`].
+    pub constants: Vec<ScalarValue>,
 }
 
 /// What is known of one column in one file; whatever is absent is unknown.

@@ -9,6 +9,7 @@ use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataBuil
 use parquet::schema::types::{SchemaDescriptor, Type as ParquetType, TypePtr};
 
 use crate::core::schema::{Field, TableSchema, Type, to_arrow};
+use crate::files::Naming;
 
 /// Marks columns whose 16 bytes are a UUID, as Arrow's canonical extension types do.
 const EXTENSION: &str = "ARROW:extension:name";
@@ -62,20 +63,29 @@ fn map_entries(entries: &ArrowField) -> ArrowField {
     ArrowField::new(entries.name(), kind, false)
 }
 
-/// The footer of a data file with its columns under the table's names, matched by field id at every depth. Columns that
+/// The footer of a data file with its columns under the table's names, matched at every depth as `naming` says. Columns that
 /// the table no longer has get names that no query can say. The Arrow schema that some writers embed is left out: types
 /// then follow from Parquet alone, whoever wrote the file.
 ///
 /// # Errors
-/// [`ParquetError::General`] where a file has columns but no field ids.
-pub(super) fn named_by_id(footer: &ParquetMetaData, table: &TableSchema) -> Result<ParquetMetaData, ParquetError> {
+/// [`ParquetError::General`] where a file has columns but no field ids, and these are what columns are found by.
+pub(super) fn named_as(
+    footer: &ParquetMetaData,
+    table: &TableSchema,
+    naming: &Naming,
+) -> Result<ParquetMetaData, ParquetError> {
     let file = footer.file_metadata();
     let root = file.schema_descr().root_schema();
     let columns = root.get_fields();
-    if !columns.is_empty() && !columns.iter().any(|c| c.get_basic_info().has_id()) {
+    let by_id = matches!(naming, Naming::ById);
+    if by_id && !columns.is_empty() && !columns.iter().any(|c| c.get_basic_info().has_id()) {
         return Err(ParquetError::General("it has no field ids: imported files are not supported".into()));
     }
-    let renamed = rename_fields(columns, &table.fields)?;
+    let physical = match naming {
+        Naming::ById => None,
+        Naming::ByName(physical) => Some(physical.fields.as_slice()),
+    };
+    let renamed = rename_fields(columns, &table.fields, physical)?;
     let root = ParquetType::group_type_builder(root.name()).with_fields(renamed).build()?;
     let meta = FileMetaData::new(
         file.version(),
@@ -92,19 +102,28 @@ pub(super) fn named_by_id(footer: &ParquetMetaData, table: &TableSchema) -> Resu
     Ok(builder.build())
 }
 
-fn rename_fields(in_file: &[TypePtr], wanted: &[Field]) -> Result<Vec<TypePtr>, ParquetError> {
+/// `physical` are the wanted fields as files call them; without it they are found by id.
+fn rename_fields(
+    in_file: &[TypePtr],
+    wanted: &[Field],
+    physical: Option<&[Field]>,
+) -> Result<Vec<TypePtr>, ParquetError> {
     let rename = |(place, column): (usize, &TypePtr)| {
         let info = column.get_basic_info();
-        match wanted.iter().find(|f| info.has_id() && info.id() == f.id) {
-            Some(field) => rename(column, &field.name, Some(&field.kind)),
-            None => rename(column, &format!("\u{0}{place}"), None),
+        let found = match physical {
+            None => wanted.iter().position(|f| info.has_id() && info.id() == f.id),
+            Some(physical) => physical.iter().position(|f| f.name == info.name()),
+        };
+        match found {
+            Some(i) => rename(column, &wanted[i].name, Some(&wanted[i].kind), physical.map(|p| &p[i].kind)),
+            None => rename(column, &format!("\u{0}{place}"), None, None),
         }
     };
     in_file.iter().enumerate().map(rename).collect()
 }
 
-/// `node` under another name, without its id, its children named as `kind` says.
-fn rename(node: &TypePtr, name: &str, kind: Option<&Type>) -> Result<TypePtr, ParquetError> {
+/// `node` under another name, without its id, its children named as `kind` says; `physical` is what files call these.
+fn rename(node: &TypePtr, name: &str, kind: Option<&Type>, physical: Option<&Type>) -> Result<TypePtr, ParquetError> {
     let info = node.get_basic_info();
     match node.as_ref() {
         ParquetType::PrimitiveType { physical_type, type_length, scale, precision, .. } => {
@@ -119,10 +138,17 @@ fn rename(node: &TypePtr, name: &str, kind: Option<&Type>) -> Result<TypePtr, Pa
             Ok(Arc::new(built))
         }
         ParquetType::GroupType { fields, .. } => {
-            let fields = match kind {
-                Some(Type::Struct(wanted)) => rename_fields(fields, wanted)?,
-                Some(Type::List(element)) => repeated(fields, "list", &[element])?,
-                Some(Type::Map(key, value)) => repeated(fields, "key_value", &[key, value])?,
+            let fields = match (kind, physical) {
+                (Some(Type::Struct(wanted)), Some(Type::Struct(named))) => rename_fields(fields, wanted, Some(named))?,
+                (Some(Type::Struct(wanted)), _) => rename_fields(fields, wanted, None)?,
+                (Some(Type::List(element)), Some(Type::List(named))) => {
+                    repeated(fields, "list", &[element], &[Some(&named.kind)])?
+                }
+                (Some(Type::List(element)), _) => repeated(fields, "list", &[element], &[None])?,
+                (Some(Type::Map(key, value)), Some(Type::Map(k, v))) => {
+                    repeated(fields, "key_value", &[key, value], &[Some(&k.kind), Some(&v.kind)])?
+                }
+                (Some(Type::Map(key, value)), _) => repeated(fields, "key_value", &[key, value], &[None, None])?,
                 _ => fields.clone(),
             };
             group(node, name, fields)
@@ -131,13 +157,21 @@ fn rename(node: &TypePtr, name: &str, kind: Option<&Type>) -> Result<TypePtr, Pa
 }
 
 /// The repeated group between a list or map and its elements. Lists of the old two-level kind are left as they are.
-fn repeated(fields: &[TypePtr], name: &str, wanted: &[&Field]) -> Result<Vec<TypePtr>, ParquetError> {
+fn repeated(
+    fields: &[TypePtr],
+    name: &str,
+    wanted: &[&Field],
+    physical: &[Option<&Type>],
+) -> Result<Vec<TypePtr>, ParquetError> {
     let [middle] = fields else { return Ok(fields.to_vec()) };
     if !middle.is_group() || middle.get_fields().len() != wanted.len() || middle.get_basic_info().has_id() {
         return Ok(fields.to_vec());
     }
-    let rename = |(child, field): (&TypePtr, &&Field)| rename(child, &field.name, Some(&field.kind));
-    let children = middle.get_fields().iter().zip(wanted).map(rename).collect::<Result<Vec<_>, _>>()?;
+    let rename = |((child, field), physical): ((&TypePtr, &&Field), &Option<&Type>)| {
+        rename(child, &field.name, Some(&field.kind), *physical)
+    };
+    let children = middle.get_fields().iter().zip(wanted).zip(physical).map(rename);
+    let children = children.collect::<Result<Vec<_>, _>>()?;
     Ok(vec![group(middle, name, children)?])
 }
 

@@ -179,6 +179,7 @@ impl Maker {
             deleted: Some(deleted.len() as u64),
             columns,
             buckets: Vec::new(),
+            constants: Vec::new(),
         });
         self.deleted.push(deleted.iter().copied().collect());
     }
@@ -191,6 +192,8 @@ impl Maker {
             files: self.files,
             deletes,
             store: self.store,
+            naming: crate::files::Naming::ById,
+            constant: Vec::new(),
         }
     }
 

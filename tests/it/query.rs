@@ -58,46 +58,46 @@ async fn every_snapshot_reads_as_the_model_had_it_then() {
         for by in [&[][..], &[("identity", "venue")], &[("bucket[4]", "id")], &[("truncate[10]", "id")]] {
             let (catalog, _folder) = catalog().await;
             let mut writer = writer(&catalog, &["market"], version, by).await;
-            let engine = Engine::new(vec![catalog.clone()], Limits::default()).unwrap();
-            assert_eq!(rows(&engine, ALL).await, Vec::<Row>::new());
-            let mut history = Vec::new();
-            for round in 0..6i64 {
-                let fresh: Vec<(i64, &str, i64)> = (0..30)
-                    .map(|i| ((round * 11 + i * 3) % 80, ["x", "y", "z"][(i % 3) as usize], round * 100 + i))
-                    .collect();
-                let fresh: BTreeMap<i64, (i64, &str, i64)> = fresh.into_iter().map(|r| (r.0, r)).collect();
-                let gone: Vec<i64> =
-                    writer.model.keys().copied().filter(|id| !fresh.contains_key(id) && id % 7 == round).collect();
-                let view = writer.apply(&fresh.into_values().collect::<Vec<_>>(), &gone).await;
-                history.push((view.snapshot.unwrap(), writer.rows()));
-                assert_eq!(rows(&engine, ALL).await, writer.rows(), "v{version} {by:?}");
-                assert_eq!(number(&engine, "SELECT count(*) FROM lake.market.trades").await, writer.model.len() as i64);
-            }
-            for (snapshot, expected) in &history {
-                let at = format!("{ALL} FOR VERSION AS OF {snapshot}");
-                assert_eq!(&rows(&engine, &at).await, expected, "v{version} {by:?} at {snapshot}");
-                let sql = format!("SELECT count(*) FROM lake.market.trades FOR VERSION AS OF {snapshot}");
-                assert_eq!(number(&engine, &sql).await, expected.len() as i64);
-            }
-            for id in [0, 1, 17, 42, 79] {
-                let expected: Vec<Row> = writer.model.get(&id).cloned().into_iter().collect();
-                assert_eq!(
-                    rows(&engine, &format!("{ALL} WHERE id = {id}")).await,
-                    expected,
-                    "v{version} {by:?} id {id}"
-                );
-                let row = engine.get("lake.market.trades", &[&id.to_string()]).await.unwrap();
-                assert_eq!(row.iter().flat_map(crate::contract::to_rows).collect::<Vec<_>>(), expected);
-            }
-            let venue: Vec<Row> = writer.rows().into_iter().filter(|r| r.1 == "y" && r.2 >= 500).collect();
-            assert_eq!(rows(&engine, &format!("{ALL} WHERE venue = 'y' AND n >= 500")).await, venue);
-            let snapshots = number(&engine, "SELECT count(*) FROM lake.market.\"trades$snapshots\"").await;
-            assert_eq!(snapshots, history.len() as i64);
-            let live =
-                number(&engine, "SELECT CAST(sum(record_count) AS BIGINT) FROM lake.market.\"trades$files\"").await;
-            assert!(live >= writer.model.len() as i64);
+            let engine = Engine::new(vec![catalog.clone().into()], Limits::default()).unwrap();
+            check_snapshots(&engine, &mut writer, 0, &format!("v{version} {by:?}")).await;
         }
     }
+}
+
+/// Upserts and deletes into `lake.market.trades`, and asks for every snapshot in several ways. `before` snapshots are there
+/// already.
+pub async fn check_snapshots(engine: &Engine, writer: &mut Writer, before: i64, what: &str) {
+    assert_eq!(rows(engine, ALL).await, Vec::<Row>::new());
+    let mut history = Vec::new();
+    for round in 0..6i64 {
+        let fresh: Vec<(i64, &str, i64)> =
+            (0..30).map(|i| ((round * 11 + i * 3) % 80, ["x", "y", "z"][(i % 3) as usize], round * 100 + i)).collect();
+        let fresh: BTreeMap<i64, (i64, &str, i64)> = fresh.into_iter().map(|r| (r.0, r)).collect();
+        let gone: Vec<i64> =
+            writer.model.keys().copied().filter(|id| !fresh.contains_key(id) && id % 7 == round).collect();
+        let view = writer.apply(&fresh.into_values().collect::<Vec<_>>(), &gone).await;
+        history.push((view.snapshot.unwrap(), writer.rows()));
+        assert_eq!(rows(engine, ALL).await, writer.rows(), "{what}");
+        assert_eq!(number(engine, "SELECT count(*) FROM lake.market.trades").await, writer.model.len() as i64);
+    }
+    for (snapshot, expected) in &history {
+        let at = format!("{ALL} FOR VERSION AS OF {snapshot}");
+        assert_eq!(&rows(engine, &at).await, expected, "{what} at {snapshot}");
+        let sql = format!("SELECT count(*) FROM lake.market.trades FOR VERSION AS OF {snapshot}");
+        assert_eq!(number(engine, &sql).await, expected.len() as i64);
+    }
+    for id in [0, 1, 17, 42, 79] {
+        let expected: Vec<Row> = writer.model.get(&id).cloned().into_iter().collect();
+        assert_eq!(rows(engine, &format!("{ALL} WHERE id = {id}")).await, expected, "{what} id {id}");
+        let row = engine.get("lake.market.trades", &[&id.to_string()]).await.unwrap();
+        assert_eq!(row.iter().flat_map(crate::contract::to_rows).collect::<Vec<_>>(), expected);
+    }
+    let venue: Vec<Row> = writer.rows().into_iter().filter(|r| r.1 == "y" && r.2 >= 500).collect();
+    assert_eq!(rows(engine, &format!("{ALL} WHERE venue = 'y' AND n >= 500")).await, venue);
+    let snapshots = number(engine, "SELECT count(*) FROM lake.market.\"trades$snapshots\"").await;
+    assert_eq!(snapshots, before + history.len() as i64);
+    let live = number(engine, "SELECT CAST(sum(record_count) AS BIGINT) FROM lake.market.\"trades$files\"").await;
+    assert!(live >= writer.model.len() as i64);
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn both_sides_of_a_join_see_one_snapshot_and_versions_can_be_compared() {
     let mut writer = writer(&catalog, &["market"], 3, &[]).await;
     let first = writer.apply(&[(1, "x", 1), (2, "x", 2)], &[]).await.snapshot.unwrap();
     let second = writer.apply(&[(1, "x", 10), (3, "x", 3)], &[2]).await.snapshot.unwrap();
-    let engine = Engine::new(vec![catalog], Limits::default()).unwrap();
+    let engine = Engine::new(vec![catalog.into()], Limits::default()).unwrap();
     let sql = format!(
         "SELECT count(*) FROM lake.market.trades FOR VERSION AS OF {second} new \
          JOIN lake.market.trades FOR VERSION AS OF {first} old ON new.id = old.id WHERE new.n <> old.n"
@@ -121,7 +121,7 @@ async fn both_sides_of_a_join_see_one_snapshot_and_versions_can_be_compared() {
 async fn namespaces_of_several_levels_are_found_listed_and_defaulted() {
     let (catalog, _folder) = catalog().await;
     writer(&catalog, &["market", "eu"], 2, &[]).await.apply(&[(1, "x", 7)], &[]).await;
-    let engine = Engine::new(vec![catalog], Limits::default()).unwrap();
+    let engine = Engine::new(vec![catalog.into()], Limits::default()).unwrap();
     assert_eq!(number(&engine, "SELECT n FROM lake.market.eu.trades").await, 7);
     assert_eq!(number(&engine, "SELECT t.n FROM \"market.eu\".trades t").await, 7);
     let mut shown = Vec::new();
@@ -135,7 +135,8 @@ async fn no_statement_reaches_local_files() {
     let folder = tempfile::tempdir().unwrap();
     let (canary, target) = (folder.path().join("canary.csv"), folder.path().join("target"));
     std::fs::write(&canary, "secret\n7\n").unwrap();
-    let engine = Engine::new(vec![catalog().await.0], Limits::default()).unwrap();
+    let (catalog, _folder) = catalog().await;
+    let engine = Engine::new(vec![catalog.into()], Limits::default()).unwrap();
     let (canary, target_name) = (canary.display(), target.display());
     for sql in [
         format!("SELECT * FROM '{canary}'"),
@@ -160,7 +161,7 @@ async fn no_statement_reaches_local_files() {
 async fn the_deepest_statements_allowed_are_answered_and_deeper_ones_refused() {
     let (catalog, _folder) = catalog().await;
     writer(&catalog, &["market"], 3, &[]).await.apply(&[(1, "x", 1)], &[]).await;
-    let engine = Engine::new(vec![catalog], Limits::default()).unwrap();
+    let engine = Engine::new(vec![catalog.into()], Limits::default()).unwrap();
     let sum = |n: usize| format!("SELECT {} FROM lake.market.trades", vec!["n"; n].join(" + "));
     assert_eq!(number(&engine, &sum(250)).await, 250);
     let chain = |n: i64| (0..n).map(|i| format!("n = {i} OR id = {i}")).collect::<Vec<_>>().join(" OR ");
@@ -279,7 +280,7 @@ async fn every_filed_query_is_answered() {
         let spec = TableSpec { schema, format_version: 3, partition_by: vec![], sort_by: vec![], pipeline: "p".into() };
         catalog.create_table(&["market".into()], name, spec).await.unwrap();
     }
-    let engine = Engine::new(vec![catalog], Limits::default()).unwrap();
+    let engine = Engine::new(vec![catalog.into()], Limits::default()).unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/queries");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "sql"));
