@@ -15,8 +15,7 @@ use crate::core::schema::{Difference, TableSchema, compare};
 use crate::service::{self, Catalogs, event_shape};
 use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Table, Topics};
 use crate::source::{Registry, RegistryError};
-use crate::table::LakeTable;
-use crate::table::iceberg::IcebergTable;
+use crate::table::OpenTable;
 use crate::{Error, Result};
 
 /// How long one server may take to answer.
@@ -286,7 +285,7 @@ async fn check_table(
         let catalog = catalogs.get(settings, &table.catalog).await?;
         let Some(opened) = catalog.load_table(&table.namespace, &table.name).await? else { return Ok(None) };
         // Equality deletes are found here.
-        let view = opened.load(None).await?;
+        let view = opened.lake().load(None).await?;
         Ok(Some((opened, view)))
     };
     match in_time(&name, PATIENCE, opened).await {
@@ -326,23 +325,34 @@ fn check_owner(found: &mut Findings, pipeline: &Pipeline, view: &View) {
     }
 }
 
+fn check_format(found: &mut Findings, table: &Table, opened: &OpenTable) {
+    match opened {
+        OpenTable::Iceberg(iceberg) => {
+            let (version, asked) = (iceberg.metadata().format_version() as u8, table.format_version);
+            if version == asked {
+                found.good(format_args!("Iceberg format version {version}"));
+            } else {
+                found.info(format_args!(
+                    "has Iceberg format version {version}, the settings say {asked}; it stays as it is until it is upgraded"
+                ));
+            }
+        }
+        OpenTable::Delta(delta) => match delta.check_writable() {
+            Ok(()) => found.good("Delta, with table features that firn writes"),
+            Err(error) => found.bad(error),
+        },
+    }
+}
+
 fn check_columns(
     found: &mut Findings,
     pipeline: &Pipeline,
     table: &Table,
-    opened: &IcebergTable,
+    opened: &OpenTable,
     view: &View,
     wanted: Option<&TableSchema>,
 ) {
-    let version = opened.metadata().format_version() as u8;
-    if version == table.format_version {
-        found.good(format_args!("Iceberg format version {version}"));
-    } else {
-        let asked = table.format_version;
-        found.info(format_args!(
-            "has Iceberg format version {version}, the settings say {asked}; it stays as it is until it is upgraded"
-        ));
-    }
+    check_format(found, table, opened);
     let Some(wanted) = wanted else {
         found.info("columns not compared: there is no schema to compare with");
         return;
@@ -355,7 +365,7 @@ fn check_columns(
             wanted.key.join(", ")
         )));
     }
-    let differences = compare(&opened.schema(), wanted);
+    let differences = compare(&opened.lake().schema(), wanted);
     if differences.is_empty() {
         found.good("its columns hold what the newest schema has");
     }

@@ -16,7 +16,6 @@ use crate::query::Format;
 use crate::service::{self, Catalogs};
 use crate::settings::{Brokers, Mode, Pipeline, Settings, Table};
 use crate::table::LakeTable;
-use crate::table::iceberg::IcebergTable;
 use crate::{Error, Result};
 
 /// How long one server may take to answer.
@@ -299,13 +298,14 @@ impl TableReport {
     }
 }
 
-async fn open(settings: &Settings, catalogs: &Catalogs, table: &Table) -> Result<Option<IcebergTable>> {
+async fn open(settings: &Settings, catalogs: &Catalogs, table: &Table) -> Result<Option<Arc<dyn LakeTable>>> {
     if catalog_is_new(settings, &table.catalog) {
         return Ok(None);
     }
     let opened =
         async { catalogs.get(settings, &table.catalog).await?.load_table(&table.namespace, &table.name).await };
-    in_time(&format!("catalog {}", table.catalog), PATIENCE, opened).await
+    let opened = in_time(&format!("catalog {}", table.catalog), PATIENCE, opened).await?;
+    Ok(opened.map(|table| table.lake()))
 }
 
 /// Sets V by an empty commit that carries the reason.
@@ -357,7 +357,7 @@ pub async fn offsets_set(args: OffsetsSetArgs, out: Output<'_>) -> Result<()> {
             *before.lock().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
             reposition(&view.history, &log, &order).map_err(|e| e.within(format_args!("table {}", table.name())))
         };
-        let after = service::set_vector(&table, &pipeline.name, &next, &args.reason).await?;
+        let after = service::set_vector(&*table, &pipeline.name, &next, &args.reason).await?;
         let before = before.into_inner().unwrap_or_else(PoisonError::into_inner);
         print(out, &changed(table.name(), before.as_ref(), &after, pipeline.mode))?;
     }

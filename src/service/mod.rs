@@ -26,7 +26,7 @@ pub use self::clock::now_ms;
 pub use self::epoch::{open_epoch, set_vector};
 pub use self::log::{cluster_within, read_log};
 pub use self::pipeline::Progress;
-pub use self::tables::{Catalogs, event_shape, open_catalog, open_engine};
+pub use self::tables::{Catalogs, event_shape, open_catalog, open_engine, open_lake};
 
 use self::intake::{Intake, Rejected};
 use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, TableRun, by_identity, topic_ids};
@@ -297,7 +297,7 @@ async fn open_tables(
             let open = || tables::open_table(&catalog, &pipeline.name, table, &wanted);
             last = Some(until_reachable(name, Some(patience.unreachable), open).await?);
         }
-        opened.extend(last.map(|table| Arc::new(table) as Arc<dyn LakeTable>));
+        opened.extend(last);
     }
     let columns = |table: &Arc<dyn LakeTable>| -> BTreeSet<String> {
         table.schema().fields.iter().map(|f| f.name.clone()).collect()

@@ -10,8 +10,9 @@ use crate::avro::{self, DeleteBy, EventShape};
 use crate::core::schema::TableSchema;
 use crate::query::{Engine, Limits};
 use crate::settings::{self, CatalogKind, Delete, Mode, Pipeline, Settings, SqlUri, Transform};
+use crate::table::delta::{DeltaCatalog, DeltaConfig};
 use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, SortColumn, TableSpec};
-use crate::table::{LakeTable, Outcome};
+use crate::table::{Catalog, LakeTable, OpenTable, Outcome};
 use crate::{Error, Result};
 
 /// How often a change of a table's metadata is tried against other writers.
@@ -41,10 +42,32 @@ pub fn event_shape(pipeline: &Pipeline) -> EventShape {
     }
 }
 
-/// Opens one catalog of the settings.
+/// Opens one catalog of the settings, whatever its tables are.
 ///
 /// # Errors
-/// As [`iceberg::open_catalog`].
+/// As [`open_catalog`] and [`DeltaCatalog::open`].
+pub async fn open_lake(catalog: &settings::Catalog) -> Result<Catalog> {
+    match (&catalog.kind, &catalog.warehouse) {
+        (CatalogKind::Delta, Some(warehouse)) => {
+            let config = DeltaConfig {
+                name: catalog.name.clone(),
+                warehouse: warehouse.clone(),
+                properties: properties(catalog),
+            };
+            DeltaCatalog::open(&config).map(Catalog::Delta)
+        }
+        _ => open_catalog(catalog).await.map(Catalog::Iceberg),
+    }
+}
+
+fn properties(catalog: &settings::Catalog) -> BTreeMap<String, String> {
+    catalog.properties.iter().map(|(k, v)| (k.clone(), v.expose_secret().to_owned())).collect()
+}
+
+/// Opens one Iceberg catalog of the settings.
+///
+/// # Errors
+/// [`Error::Config`] for a catalog of another kind, else as [`iceberg::open_catalog`].
 pub async fn open_catalog(catalog: &settings::Catalog) -> Result<Arc<CatalogHandle>> {
     let kind = match &catalog.kind {
         CatalogKind::IcebergSql { uri: SqlUri::Sqlite(path) } => iceberg::CatalogKind::Sqlite { path: path.clone() },
@@ -52,8 +75,9 @@ pub async fn open_catalog(catalog: &settings::Catalog) -> Result<Arc<CatalogHand
             iceberg::CatalogKind::Postgres { url: url.expose_secret().to_owned() }
         }
         CatalogKind::IcebergRest { uri } => iceberg::CatalogKind::Rest { uri: uri.clone() },
+        CatalogKind::Delta => return Err(Error::Config(format!("catalog {} has no Iceberg tables", catalog.name))),
     };
-    let properties = catalog.properties.iter().map(|(k, v)| (k.clone(), v.expose_secret().to_owned())).collect();
+    let properties = properties(catalog);
     let config = CatalogConfig { name: catalog.name.clone(), kind, warehouse: catalog.warehouse.clone(), properties };
     iceberg::open_catalog(config).await
 }
@@ -65,7 +89,7 @@ pub async fn open_catalog(catalog: &settings::Catalog) -> Result<Arc<CatalogHand
 pub async fn open_engine(settings: &Settings) -> Result<Engine> {
     let mut catalogs = Vec::new();
     for catalog in settings.catalogs.values() {
-        catalogs.push(open_catalog(catalog).await?);
+        catalogs.push(open_lake(catalog).await?);
     }
     Engine::new(catalogs, Limits { memory_bytes: settings.memory / 4, ..Limits::default() })
 }
@@ -73,22 +97,22 @@ pub async fn open_engine(settings: &Settings) -> Result<Engine> {
 /// Opens every catalog of the settings, each at its first use.
 #[derive(Default)]
 pub struct Catalogs {
-    open: tokio::sync::Mutex<BTreeMap<String, Arc<CatalogHandle>>>,
+    open: tokio::sync::Mutex<BTreeMap<String, Catalog>>,
 }
 
 impl Catalogs {
     /// The catalog of this name.
     ///
     /// # Errors
-    /// As [`open_catalog`].
-    pub async fn get(&self, settings: &Settings, name: &str) -> Result<Arc<CatalogHandle>> {
+    /// As [`open_lake`].
+    pub async fn get(&self, settings: &Settings, name: &str) -> Result<Catalog> {
         let mut open = self.open.lock().await;
         if let Some(catalog) = open.get(name) {
             return Ok(catalog.clone());
         }
         let configured = settings.catalogs.get(name);
         let configured = configured.ok_or_else(|| Error::Config(format!("there is no catalog {name}")))?;
-        let catalog = open_catalog(configured).await?;
+        let catalog = open_lake(configured).await?;
         open.insert(name.to_owned(), catalog.clone());
         Ok(catalog)
     }
@@ -97,11 +121,11 @@ impl Catalogs {
 /// Opens a table of a pipeline, creates it where it is missing, upgrades it to the format version that is asked for, and
 /// evolves it to hold what `wanted` asks for. A table of a newer format version stays as it is.
 pub(super) async fn open_table(
-    catalog: &Arc<CatalogHandle>,
+    catalog: &Catalog,
     pipeline: &str,
     table: &settings::Table,
     wanted: &TableSchema,
-) -> Result<IcebergTable> {
+) -> Result<Arc<dyn LakeTable>> {
     let spec = || TableSpec {
         schema: wanted.clone(),
         format_version: table.format_version,
@@ -113,16 +137,19 @@ pub(super) async fn open_table(
         Some(opened) => opened,
         None => {
             let created = catalog.create_table(&table.namespace, &table.name, spec()).await?;
-            tracing::info!(table = created.name(), "table created");
+            tracing::info!(table = created.lake().name(), "table created");
             created
         }
     };
-    if opened.format_version() < table.format_version {
-        until_reachable(opened.name(), None, || upgrade(&opened, table.format_version)).await?;
-        tracing::info!(table = opened.name(), format_version = table.format_version, "table upgraded in place");
+    let lake = opened.lake();
+    if let OpenTable::Iceberg(iceberg) = &opened
+        && iceberg.format_version() < table.format_version
+    {
+        until_reachable(lake.name(), None, || upgrade(iceberg, table.format_version)).await?;
+        tracing::info!(table = lake.name(), format_version = table.format_version, "table upgraded in place");
     }
-    until_reachable(opened.name(), None, || grow(&opened, wanted)).await?;
-    Ok(opened)
+    until_reachable(lake.name(), None, || grow(&opened, &*lake, wanted)).await?;
+    Ok(lake)
 }
 
 async fn upgrade(table: &IcebergTable, format_version: u8) -> Result<()> {
@@ -135,9 +162,9 @@ async fn upgrade(table: &IcebergTable, format_version: u8) -> Result<()> {
 }
 
 /// Adds the columns that `wanted` has and the table does not, and widens what it asks to be wider.
-async fn grow(table: &IcebergTable, wanted: &TableSchema) -> Result<()> {
+async fn grow(opened: &OpenTable, table: &dyn LakeTable, wanted: &TableSchema) -> Result<()> {
     for _ in 0..TRIES {
-        if settled(table, table.evolve_schema(wanted).await).await? {
+        if settled(table, opened.evolve_schema(wanted).await).await? {
             return Ok(());
         }
     }
@@ -146,7 +173,7 @@ async fn grow(table: &IcebergTable, wanted: &TableSchema) -> Result<()> {
 
 /// Whether a change of the table's metadata was committed. Where it is not known, or somebody else came first, the table
 /// is loaded again: they may have made the same change.
-async fn settled(table: &IcebergTable, outcome: Outcome) -> Result<bool> {
+async fn settled(table: &dyn LakeTable, outcome: Outcome) -> Result<bool> {
     match outcome {
         Outcome::Committed(_) => Ok(true),
         Outcome::Refused(_) | Outcome::Unknown(_) => table.load(None).await.map(|_| false),
@@ -154,7 +181,7 @@ async fn settled(table: &IcebergTable, outcome: Outcome) -> Result<bool> {
     }
 }
 
-fn restless(table: &IcebergTable, meanwhile: &str) -> Error {
+fn restless(table: &dyn LakeTable, meanwhile: &str) -> Error {
     Error::Unreachable(format!("table {}: other writers kept changing it while {meanwhile}", table.name()))
 }
 

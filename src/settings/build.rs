@@ -191,6 +191,7 @@ fn catalogs(
 enum Kind {
     Sql,
     Rest,
+    Delta,
 }
 
 fn catalog(name: &str, item: Item<'_>, base_dir: &Path, faults: &mut Faults) -> Option<Catalog> {
@@ -201,9 +202,22 @@ fn catalog(name: &str, item: Item<'_>, base_dir: &Path, faults: &mut Faults) -> 
             item.fault(faults, format!("set catalogs.{name}.{property} instead"));
         }
     }
+    let kinds = [("iceberg-sql", Kind::Sql), ("iceberg-rest", Kind::Rest), ("delta", Kind::Delta)];
+    let kind = section.need("type", faults).and_then(|item| item.choice(&kinds, &[], faults));
+    if matches!(kind, Some(Kind::Delta)) {
+        if let Some(uri) = section.get("uri") {
+            uri.fault(faults, "a delta catalog has no uri: its tables are the folders of the warehouse");
+        }
+        let warehouse = section.need("warehouse", faults).and_then(|item| place(&item, base_dir, faults));
+        return Some(Catalog {
+            name: name.to_owned(),
+            kind: CatalogKind::Delta,
+            warehouse: Some(warehouse?),
+            properties,
+        });
+    }
     let uri = section.need("uri", faults);
-    let kinds = [("iceberg-sql", Kind::Sql), ("iceberg-rest", Kind::Rest)];
-    let kind = section.need("type", faults)?.choice(&kinds, &["delta"], faults)?;
+    let kind = kind?;
     let (kind, warehouse) = match kind {
         Kind::Sql => {
             let warehouse = section.need("warehouse", faults).and_then(|item| place(&item, base_dir, faults));
@@ -213,6 +227,7 @@ fn catalog(name: &str, item: Item<'_>, base_dir: &Path, faults: &mut Faults) -> 
             let warehouse = section.get("warehouse").and_then(|item| rest_warehouse(&item, faults));
             (rest(&uri?, faults)?, warehouse)
         }
+        Kind::Delta => return None,
     };
     Some(Catalog { name: name.to_owned(), kind, warehouse, properties })
 }

@@ -101,7 +101,7 @@ pub struct Catalog {
     pub kind: CatalogKind,
     /// Where new tables live: `file:///ABSOLUTE/PATH` without a final slash. A REST catalog may have any name here, or none.
     pub warehouse: Option<String>,
-    /// Iceberg REST names (`credential`, `token`, `scope`, …). Values may be secrets, so all are kept as such.
+    /// Iceberg REST names (`credential`, `token`, `scope`, …), or those of a Delta catalog. Values may be secrets, so all are kept as such.
     pub properties: BTreeMap<String, SecretString>,
 }
 
@@ -118,6 +118,8 @@ pub enum CatalogKind {
         /// Without `/v1`.
         uri: String,
     },
+    /// The folders of the warehouse, each a Delta table.
+    Delta,
 }
 
 /// The database of a SQL catalog.
@@ -214,7 +216,7 @@ pub struct Table {
     pub namespace: Vec<String>,
     /// The last part of the name.
     pub name: String,
-    /// Iceberg's: 2 or 3.
+    /// Iceberg's: 2 or 3. Of no meaning to Delta.
     pub format_version: u8,
     /// How the table is partitioned; empty: not at all.
     pub partition_by: Vec<PartitionField>,

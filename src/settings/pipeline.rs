@@ -288,6 +288,19 @@ fn table(item: Item<'_>, context: &mut Context<'_>, faults: &mut Faults) -> Opti
             faults.add(section.line, &section.path, format!("`sort_by` names '{}' twice", field.column));
         }
     }
+    let delta = catalog.as_ref().and_then(|name| context.catalogs.get(name));
+    if delta.is_some_and(|c| matches!(c.kind, CatalogKind::Delta)) {
+        if let Some(item) = section.get("format_version") {
+            item.fault(faults, "is Iceberg's: a Delta table has none");
+        }
+        if let Some(field) = partition_by.iter().find(|field| field.transform != super::Transform::Identity) {
+            let why = format!(
+                "partition_by: a Delta table is partitioned by columns as they are, not by a transform of '{}'",
+                field.column
+            );
+            faults.add(section.line, &section.path, why);
+        }
+    }
     let (namespace, name) = name?;
     let table = Table { catalog: catalog?, namespace, name, format_version, partition_by, sort_by };
     if let Some(item) = named {
@@ -327,7 +340,10 @@ fn fields<T: PartialEq>(
 /// A table has one writer: refuses a second one, by name or by the folder where the rows would lie.
 fn claim(table: &Table, path: &str, item: &Item<'_>, context: &mut Context<'_>, faults: &mut Faults) {
     let by_name = context.tables.insert(table.table_ref(), path.to_owned());
-    let local = context.catalogs.get(&table.catalog).filter(|c| matches!(c.kind, CatalogKind::IcebergSql { .. }));
+    let local = context
+        .catalogs
+        .get(&table.catalog)
+        .filter(|c| matches!(c.kind, CatalogKind::IcebergSql { .. } | CatalogKind::Delta));
     let by_folder = local.and_then(|catalog| catalog.warehouse.as_ref()).and_then(|warehouse| {
         let folder = format!("{warehouse}/{}/{}", table.namespace.join("."), table.name);
         context.folders.insert(folder, path.to_owned())

@@ -85,8 +85,12 @@ fn show_catalog(f: &mut Formatter<'_>, catalog: &Catalog) -> fmt::Result {
         }
         CatalogKind::IcebergSql { uri: SqlUri::Postgres(uri) } => ("iceberg-sql", postgres(uri)),
         CatalogKind::IcebergRest { uri } => ("iceberg-rest", uri.clone()),
+        CatalogKind::Delta => ("delta", String::new()),
     };
-    writeln!(f, "  {}:\n    type: {kind}\n    uri: {}", catalog.name, quoted(&uri))?;
+    writeln!(f, "  {}:\n    type: {kind}", catalog.name)?;
+    if !uri.is_empty() {
+        writeln!(f, "    uri: {}", quoted(&uri))?;
+    }
     if let Some(warehouse) = &catalog.warehouse {
         writeln!(f, "    warehouse: {}", quoted(warehouse))?;
     }

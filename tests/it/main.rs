@@ -9,6 +9,9 @@
 )]
 
 mod contract;
+mod delta;
+mod deltalake;
+mod formats;
 mod iceberg;
 mod query;
 mod run;

@@ -23,15 +23,16 @@ use crate::contract::{Row, to_rows};
 
 const V1: &str = r#"{"type": "record", "name": "Trade", "fields": [
     {"name": "id", "type": "long"}, {"name": "venue", "type": "string"}, {"name": "n", "type": "long"}]}"#;
-const V2: &str = r#"{"type": "record", "name": "Trade", "fields": [
+/// A later version of the schema, with one column more.
+pub const V2: &str = r#"{"type": "record", "name": "Trade", "fields": [
     {"name": "id", "type": "long"}, {"name": "venue", "type": "string"}, {"name": "n", "type": "long"},
     {"name": "note", "type": ["null", "string"], "default": null}]}"#;
 
 pub struct World {
-    folder: TempDir,
+    pub folder: TempDir,
     pub broker: Broker,
-    registry: Option<Registry>,
-    registry_url: String,
+    pub registry: Option<Registry>,
+    pub registry_url: String,
 }
 
 fn zigzag(n: i64, out: &mut Vec<u8>) {
@@ -77,11 +78,11 @@ impl World {
         self.folder.path().join("firn.yaml")
     }
 
-    fn write_settings(&self, on_bad_record: &str) {
+    pub fn write_settings(&self, on_bad_record: &str) {
         self.write_settings_for(self.broker.bootstrap_servers(), "trades", on_bad_record);
     }
 
-    fn write_settings_for(&self, brokers: &str, topic: &str, on_bad_record: &str) {
+    pub fn write_settings_for(&self, brokers: &str, topic: &str, on_bad_record: &str) {
         let text = format!(
             "kafka: {{brokers: '{brokers}'}}\nschema_registry: {{url: '{}'}}\n\
              catalogs: {{lake: {{type: iceberg-sql, uri: 'sqlite:c.db', warehouse: w}}}}\n\
@@ -92,7 +93,7 @@ impl World {
         std::fs::write(self.config(), text).unwrap();
     }
 
-    fn send(&self, partition: i32, values: &[Vec<u8>]) {
+    pub fn send(&self, partition: i32, values: &[Vec<u8>]) {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.broker.bootstrap_servers());
         let producer: BaseProducer = config.create().unwrap();
@@ -130,11 +131,11 @@ impl World {
         rows
     }
 
-    async fn ids(&self) -> Vec<i64> {
+    pub async fn ids(&self) -> Vec<i64> {
         self.rows().await.into_iter().map(|(id, ..)| id).collect()
     }
 
-    async fn show(&self) -> (serde_json::Value, Result<()>) {
+    pub async fn show(&self) -> (serde_json::Value, Result<()>) {
         let mut out = Vec::new();
         let ended =
             commands::offsets_show(OffsetsShowArgs { config: self.config(), format: Format::Json }, &mut out).await;
@@ -143,20 +144,20 @@ impl World {
     }
 
     /// Next and lag of both partitions.
-    async fn positions(&self) -> Vec<(i64, i64)> {
+    pub async fn positions(&self) -> Vec<(i64, i64)> {
         let (table, ended) = self.show().await;
         ended.unwrap();
         let number = |p: &serde_json::Value, key: &str| p[key].as_i64().unwrap();
         table["partitions"].as_array().unwrap().iter().map(|p| (number(p, "next"), number(p, "lag"))).collect()
     }
 
-    async fn check(&self) -> (String, Result<()>) {
+    pub async fn check(&self) -> (String, Result<()>) {
         let mut out = Vec::new();
         let ended = commands::check(CheckArgs { config: self.config(), verbose: false }, &mut out).await;
         (String::from_utf8(out).unwrap(), ended)
     }
 
-    async fn set(&self, args: OffsetsSetArgs) -> Result<String> {
+    pub async fn set(&self, args: OffsetsSetArgs) -> Result<String> {
         let mut out = Vec::new();
         let args = OffsetsSetArgs { config: self.config(), pipeline: "p".into(), reason: "a test".into(), ..args };
         commands::offsets_set(args, &mut out).await?;
