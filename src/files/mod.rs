@@ -3,6 +3,7 @@
 mod deletes;
 mod encoding;
 mod file_io;
+mod fit;
 mod layout;
 mod metrics;
 mod parquet;
@@ -19,6 +20,7 @@ pub use self::deletes::{
     DeleteEncoding, WrittenDeletes, read_position_deletes, to_delete_file, write_position_deletes,
 };
 pub use self::file_io::from_iceberg;
+pub use self::fit::{Matching, conform, fit, respell};
 pub use self::parquet::{WriteTarget, to_data_file, write_data_files};
 pub use self::puffin::{decode_vector, encode_vector, read_vector, write_vectors};
 pub use self::read::{Naming, read_named_rows, read_rows, row_count};

@@ -9,16 +9,16 @@ use std::fmt::{Display, Formatter};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array};
-use arrow::compute::{cast, is_null, nullif};
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
-use arrow::error::ArrowError;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr_adapter::{DefaultPhysicalExprAdapter, PhysicalExprAdapter, PhysicalExprAdapterFactory};
+
+use crate::files::{Matching, fit};
 
 /// Fits the columns of each file to the table.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ impl PhysicalExpr for NestedColumn {
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         let column = self.column.evaluate(batch)?.into_array(batch.num_rows())?;
-        Ok(ColumnarValue::Array(fitted(&column, self.wanted.data_type())?))
+        Ok(ColumnarValue::Array(fit(&column, self.wanted.data_type(), Matching::ByName)?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -123,53 +123,3 @@ impl PhysicalExpr for NestedColumn {
         self.column.fmt_sql(f)
     }
 }
-
-/// `array` in the type `wanted`: fields of records by name, null where the file lacks one or the record is null.
-fn fitted(array: &ArrayRef, wanted: &DataType) -> std::result::Result<ArrayRef, ArrowError> {
-    match (array.data_type(), wanted) {
-        (DataType::Struct(_), DataType::Struct(fields)) => Ok(Arc::new(record(array.as_struct(), fields)?)),
-        (DataType::List(_), DataType::List(element)) => {
-            let list = array.as_list::<i32>();
-            let values = fitted(list.values(), element.data_type())?;
-            let fitted = ListArray::try_new(element.clone(), list.offsets().clone(), values, list.nulls().cloned())?;
-            Ok(Arc::new(fitted))
-        }
-        (DataType::Map(..), DataType::Map(entry, sorted)) => {
-            let map = array.as_map();
-            let entries = map_entries(map.entries(), entry)?;
-            let (offsets, nulls) = (map.offsets().clone(), map.nulls().cloned());
-            Ok(Arc::new(MapArray::try_new(entry.clone(), offsets, entries, nulls, *sorted)?))
-        }
-        (same, wanted) if same == wanted => Ok(array.clone()),
-        _ => cast(array, wanted),
-    }
-}
-
-fn record(record: &StructArray, wanted: &Fields) -> std::result::Result<StructArray, ArrowError> {
-    let absent = if record.null_count() > 0 { Some(is_null(record)?) } else { None };
-    let field = |field: &Arc<Field>| {
-        let Some(values) = record.column_by_name(field.name()) else {
-            return Ok(new_null_array(field.data_type(), record.len()));
-        };
-        let values = fitted(values, field.data_type())?;
-        match &absent {
-            Some(absent) => nullif(&values, absent),
-            None => Ok(values),
-        }
-    };
-    let columns = wanted.iter().map(field).collect::<std::result::Result<Vec<_>, _>>()?;
-    StructArray::try_new_with_length(wanted.clone(), columns, record.nulls().cloned(), record.len())
-}
-
-/// Keys and values by place: writers name them differently.
-fn map_entries(entries: &StructArray, wanted: &Field) -> std::result::Result<StructArray, ArrowError> {
-    let DataType::Struct(fields) = wanted.data_type() else {
-        return Err(ArrowError::SchemaError(format!("a map's entries are not a record: {wanted}")));
-    };
-    let columns = entries.columns().iter().zip(fields).map(|(column, field)| fitted(column, field.data_type()));
-    let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
-    StructArray::try_new_with_length(fields.clone(), columns, entries.nulls().cloned(), entries.len())
-}
-
-#[cfg(test)]
-mod tests;

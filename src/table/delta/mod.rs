@@ -14,7 +14,6 @@ mod history;
 mod log;
 mod partition;
 mod protocol;
-mod rows;
 mod scan;
 mod schema;
 mod state;
@@ -34,7 +33,6 @@ use tokio::sync::MutexGuard;
 
 pub use self::create::{DeltaCatalog, DeltaConfig};
 pub use self::history::{KEY, STARTS};
-pub(in crate::table) use self::rows::conform;
 pub use self::scan::{DeltaFile, DeltaScan};
 pub use self::schema::{Columns, Mapping};
 
@@ -46,7 +44,7 @@ use self::vector::VectorCache;
 use crate::core::history::{SnapshotId, View};
 use crate::core::schema::{TableSchema, to_arrow};
 use crate::error::{Error, Result};
-use crate::files::{Store, WriteTarget, WrittenFile, write_data_files};
+use crate::files::{Store, WriteTarget, WrittenFile, conform, respell, write_data_files};
 use crate::table::iceberg::to_iceberg_schema;
 use crate::table::{Change, Diff, FileRows, LakeTable, LiveFile, NewRows, Outcome};
 
@@ -399,8 +397,8 @@ impl LakeTable for DeltaTable {
         let schema = Arc::new(to_arrow(&head.columns.stored));
         let physical = Arc::new(to_arrow(&head.columns.physical));
         let spell = |batch: &RecordBatch| {
-            let stored = rows::conform(batch, &schema)?;
-            rows::respell(stored.columns().to_vec(), stored.num_rows(), &physical)
+            let stored = conform(batch, &schema)?;
+            respell(stored.columns().to_vec(), stored.num_rows(), &physical)
         };
         let batches = rows.batches.iter().map(spell).collect::<Result<_>>().map_err(|e| self.in_context(e))?;
         write_data_files(&target, attempt, NewRows { batches }).await.map_err(|e| self.in_context(e))

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, StringArray, new_null_array};
-use arrow::compute::cast_with_options;
-use arrow::compute::{CastOptions, cast};
+use arrow::array::{Array, ArrayRef, Int64Array, StringArray, new_null_array};
+use arrow::compute::{CastOptions, cast, cast_with_options, take};
 use arrow::datatypes::DataType;
 use arrow::util::display::FormatOptions;
 use iceberg::spec::{Literal, PrimitiveLiteral, Struct};
@@ -127,6 +126,12 @@ pub(super) fn parse(text: &str, kind: &DataType) -> Option<ArrayRef> {
     }
     let strict = CastOptions { safe: false, format_options: FormatOptions::default() };
     cast_with_options(&array, kind, &strict).ok().filter(|value| value.null_count() == 0)
+}
+
+/// `value` (one row) as often as asked for.
+pub(super) fn repeat(value: &ArrayRef, rows: usize) -> Result<ArrayRef> {
+    let places = Int64Array::from_value(0, rows);
+    take(value, &places, None).map_err(|e| Error::Internal(format!("cannot repeat a partition value: {e}")))
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@ use futures::{StreamExt, TryStreamExt};
 use super::DeltaTable;
 use super::schema::{Columns, Mapping};
 use super::state::Entry;
-use super::{diff, history, partition, rows};
+use super::{diff, history, partition};
 use crate::core::history::SnapshotId;
 use crate::core::schema::{TableSchema, to_arrow};
 use crate::error::{Error, Result};
-use crate::files::{DeletedPositions, Naming, read_named_rows, row_count};
+use crate::files::{DeletedPositions, Naming, read_named_rows, respell, row_count};
 use crate::table::FileRows;
 
 /// The files of one version.
@@ -181,11 +181,11 @@ impl Reading {
         let count = rows.positions.len();
         let mut read = rows.columns.columns().iter();
         let column = |place: &usize| match self.constants.get(place) {
-            Some(constant) => rows::repeat(constant, count),
+            Some(constant) => partition::repeat(constant, count),
             None => read.next().cloned().ok_or_else(|| Error::Internal("a column was not read".into())),
         };
         let columns = self.places.iter().map(column).collect::<Result<Vec<_>>>()?;
-        let columns = rows::respell(columns, count, &self.wanted)?;
+        let columns = respell(columns, count, &self.wanted)?;
         Ok(FileRows { columns, positions: rows.positions })
     }
 }

@@ -39,8 +39,7 @@ use self::manifests::ManifestCache;
 use crate::core::history::{SnapshotId, View};
 use crate::core::schema::{TableSchema, to_arrow};
 use crate::error::{Error, Result};
-use crate::files::{Store, WriteTarget, WrittenFile, read_rows, write_data_files};
-use crate::table::delta::conform;
+use crate::files::{Store, WriteTarget, WrittenFile, conform, read_rows, write_data_files};
 use crate::table::{Change, Diff, FileRows, LakeTable, LiveFile, NewRows, Outcome};
 
 /// Data files are closed at about this size where the table does not say otherwise.

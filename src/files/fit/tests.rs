@@ -1,5 +1,6 @@
 use arrow::array::{Int32Array, Int64Array, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::FieldRef;
 
 use super::*;
 
@@ -38,7 +39,7 @@ fn check_customers(fitted: &dyn Array) {
 
 #[test]
 fn fields_of_a_null_record_are_null() {
-    check_customers(&fitted(&customers().1, &wanted()).unwrap());
+    check_customers(&fit(&customers().1, &wanted(), Matching::ByName).unwrap());
 }
 
 #[test]
@@ -46,7 +47,8 @@ fn records_in_lists_and_maps_gain_fields_and_wider_types() {
     let (kind, records) = customers();
     let offsets = OffsetBuffer::from_lengths([2, 0, 1]);
     let list = ListArray::new(field("element", kind.clone(), true), offsets.clone(), records.clone(), None);
-    let list = fitted(&(Arc::new(list) as ArrayRef), &DataType::List(field("element", wanted(), true))).unwrap();
+    let list = fit(&(Arc::new(list) as ArrayRef), &DataType::List(field("element", wanted(), true)), Matching::ByName)
+        .unwrap();
     assert_eq!(list.as_list::<i32>().value_length(0), 2);
     check_customers(list.as_list::<i32>().values());
 
@@ -56,7 +58,25 @@ fn records_in_lists_and_maps_gain_fields_and_wider_types() {
     let map = MapArray::new(field("key_value", entries.data_type().clone(), false), offsets, entries, None, false);
     let parts = vec![field("k", DataType::Utf8, false), field("v", wanted(), true)];
     let entry = field("entries", DataType::Struct(Fields::from(parts)), false);
-    let map = fitted(&(Arc::new(map) as ArrayRef), &DataType::Map(entry, false)).unwrap();
+    let map = fit(&(Arc::new(map) as ArrayRef), &DataType::Map(entry, false), Matching::ByName).unwrap();
     assert_eq!(map.as_map().keys(), &keys);
     check_customers(map.as_map().values());
+}
+
+/// A required record within an optional one has no placeholder either.
+#[test]
+fn fields_of_a_record_within_a_null_record_are_null() {
+    let customers = customers().1;
+    let whole = StructArray::new(
+        Fields::from(vec![field("name", DataType::Utf8, false)]),
+        vec![Arc::new(StringArray::from(vec!["a", "", "b"]))],
+        None,
+    );
+    let outer = Fields::from(vec![field("inner", whole.data_type().clone(), false)]);
+    let outer = StructArray::new(outer, vec![Arc::new(whole)], customers.nulls().cloned());
+    let to = |inner: DataType| DataType::Struct(Fields::from(vec![field("inner", inner, true)]));
+    let inner = DataType::Struct(Fields::from(vec![field("name", DataType::Utf8, true)]));
+    let outer = fit(&(Arc::new(outer) as ArrayRef), &to(inner), Matching::ByName).unwrap();
+    let names = outer.as_struct().column(0).as_struct().column(0);
+    assert_eq!(names.as_string::<i32>(), &StringArray::from(vec![Some("a"), None, Some("b")]));
 }

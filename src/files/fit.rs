@@ -1,0 +1,153 @@
+//! Columns in one spelling of a table's turned into another, at every depth: fields found again by name or by place, wider
+//! types, and null where a field was added since. New rows take this way into data files, and rows of data files the way back.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
+    StringArray, StructArray, make_array, new_null_array,
+};
+use arrow::compute::{cast, is_null, nullif};
+use arrow::datatypes::{DataType, Field, Fields, Int64Type, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+
+use crate::error::{Error, Result};
+
+/// `batch` with the columns of `schema`, matched by name at every depth; what it does not have is null. Field ids are
+/// those of `schema`.
+///
+/// # Errors
+/// [`Error::Decision`] naming the column whose values do not fit.
+pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let one = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+        Some(column) => fit_column(column, field, Matching::ByName),
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    };
+    assemble(schema, schema.fields().iter().map(one).collect::<Result<_>>()?, batch.num_rows())
+}
+
+/// Columns with the names, ids and types of `schema`, whose fields are the same ones in the same order at every depth.
+///
+/// # Errors
+/// As [`conform`].
+pub fn respell(columns: Vec<ArrayRef>, rows: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+    let one = |(column, field): (&ArrayRef, &Arc<Field>)| fit_column(column, field, Matching::InOrder);
+    let columns = columns.iter().zip(schema.fields()).map(one).collect::<Result<_>>()?;
+    assemble(schema, columns, rows)
+}
+
+fn assemble(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .map_err(|e| Error::Decision(format!("rows do not fit the table: {e}")))
+}
+
+fn fit_column(column: &ArrayRef, field: &Field, matching: Matching) -> Result<ArrayRef> {
+    let unfit = |e: ArrowError| Error::Decision(format!("column {}: {e}", field.name()));
+    fit(column, field.data_type(), matching).map_err(unfit)
+}
+
+/// How fields of records find each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matching {
+    /// By their names.
+    ByName,
+    /// By their places.
+    InOrder,
+}
+
+/// `column` in the type `to`. A field that is absent, or whose record is null, is null.
+///
+/// # Errors
+/// [`ArrowError`] where a value does not fit.
+pub fn fit(column: &ArrayRef, to: &DataType, matching: Matching) -> std::result::Result<ArrayRef, ArrowError> {
+    match (column.data_type(), to) {
+        (from, to) if from == to => Ok(column.clone()),
+        (DataType::Struct(_), DataType::Struct(fields)) => Ok(Arc::new(record(column.as_struct(), fields, matching)?)),
+        (DataType::List(_), DataType::List(element)) => {
+            let from = column.as_list::<i32>();
+            let values = fit(from.values(), element.data_type(), matching)?;
+            let (offsets, nulls) = (from.offsets().clone(), from.nulls().cloned());
+            Ok(Arc::new(ListArray::try_new(element.clone(), offsets, values, nulls)?))
+        }
+        (DataType::Map(_, _), DataType::Map(entries, sorted)) => {
+            let from = column.as_map();
+            let values = map_entries(from.entries(), entries, matching)?;
+            let (offsets, nulls) = (from.offsets().clone(), from.nulls().cloned());
+            Ok(Arc::new(MapArray::try_new(entries.clone(), offsets, values, nulls, *sorted)?))
+        }
+        (DataType::FixedSizeBinary(16), DataType::Utf8) => Ok(Arc::new(uuid_texts(column.as_fixed_size_binary())?)),
+        (DataType::Utf8, DataType::FixedSizeBinary(16)) => uuid_bytes(column.as_string::<i32>()),
+        (DataType::FixedSizeBinary(_), DataType::Binary) => {
+            Ok(Arc::new(column.as_fixed_size_binary().iter().collect::<BinaryArray>()))
+        }
+        (DataType::Binary, DataType::FixedSizeBinary(bytes)) => {
+            let values = column.as_binary::<i32>().iter();
+            Ok(Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values, *bytes)?))
+        }
+        (DataType::Time64(TimeUnit::Microsecond), DataType::Int64) => {
+            Ok(Arc::new(cast(column, to)?.as_primitive::<Int64Type>().clone()))
+        }
+        (DataType::Int64, DataType::Time64(TimeUnit::Microsecond)) => {
+            let data = column.as_primitive::<Int64Type>().to_data().into_builder().data_type(to.clone()).build();
+            Ok(make_array(data?))
+        }
+        _ => cast(column, to),
+    }
+}
+
+/// A required field of an optional record has a placeholder ('' or 0) where the record is null; a field that may be null
+/// is null there.
+fn record(from: &StructArray, fields: &Fields, matching: Matching) -> std::result::Result<StructArray, ArrowError> {
+    let absent = if from.null_count() > 0 { Some(is_null(from)?) } else { None };
+    let child = |(place, field): (usize, &Arc<Field>)| {
+        let found = match matching {
+            Matching::ByName => from.column_by_name(field.name()),
+            Matching::InOrder => from.columns().get(place),
+        };
+        match (found, &absent) {
+            (None, _) => Ok(new_null_array(field.data_type(), from.len())),
+            // Before its own fields, which are absent with it.
+            (Some(found), Some(absent)) if field.is_nullable() => {
+                fit(&nullif(found, absent)?, field.data_type(), matching)
+            }
+            (Some(found), _) => fit(found, field.data_type(), matching),
+        }
+    };
+    let children = fields.iter().enumerate().map(child).collect::<std::result::Result<Vec<_>, _>>()?;
+    StructArray::try_new_with_length(fields.clone(), children, from.nulls().cloned(), from.len())
+}
+
+/// Keys and values are told by their place, whatever writers call them.
+fn map_entries(from: &StructArray, to: &Field, matching: Matching) -> std::result::Result<StructArray, ArrowError> {
+    let DataType::Struct(fields) = to.data_type() else {
+        return Err(ArrowError::SchemaError(format!("a map's entries are not a record: {to}")));
+    };
+    let columns = from.columns().iter().zip(fields).map(|(column, field)| fit(column, field.data_type(), matching));
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+    StructArray::try_new_with_length(fields.clone(), columns, from.nulls().cloned(), from.len())
+}
+
+fn unreadable(error: &uuid::Error) -> ArrowError {
+    ArrowError::ParseError(format!("not a uuid: {error}"))
+}
+
+fn uuid_texts(bytes: &FixedSizeBinaryArray) -> std::result::Result<StringArray, ArrowError> {
+    let text = |value: Option<&[u8]>| {
+        let uuid = value.map(uuid::Uuid::from_slice).transpose().map_err(|e| unreadable(&e))?;
+        Ok(uuid.map(|uuid| uuid.hyphenated().to_string()))
+    };
+    bytes.iter().map(text).collect()
+}
+
+fn uuid_bytes(texts: &StringArray) -> std::result::Result<ArrayRef, ArrowError> {
+    let parse = |text: Option<&str>| {
+        let uuid = text.map(uuid::Uuid::parse_str).transpose().map_err(|e| unreadable(&e))?;
+        Ok(uuid.map(uuid::Uuid::into_bytes))
+    };
+    let values = texts.iter().map(parse).collect::<std::result::Result<Vec<_>, ArrowError>>()?;
+    Ok(Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values.into_iter(), 16)?))
+}
+
+#[cfg(test)]
+mod tests;
