@@ -328,9 +328,17 @@ fn places_have_one_spelling() {
     }
     assert_eq!(warehouse("my data").as_deref(), Ok("file:///base/conf/my data"));
     for text in
-        ["s3://b/w", "gs://b", "abfss://c@a/w", "hdfs://n/w", "file://host/w", "/", "a%20b", "a?b", "a#b", "../.."]
+        ["s3://", "gs://../x", "abfss://c@a/w", "hdfs://n/w", "file://host/w", "/", "a%20b", "a?b", "a#b", "../.."]
     {
         assert!(warehouse(text).is_err(), "{text}");
+    }
+    for (text, spelled) in [
+        ("s3://b/w/", "s3://b/w"),
+        ("s3a://b", "s3://b"),
+        ("gs://b/a b", "gs://b/a b"),
+        ("abfss://c@a.dfs.core.windows.net/w", "abfss://c@a.dfs.core.windows.net/w"),
+    ] {
+        assert_eq!(warehouse(text).as_deref(), Ok(spelled), "{text}");
     }
     let sqlite = |text: &str| match names::sql_uri(text, base) {
         Ok(SqlUri::Sqlite(path)) => path.display().to_string(),
