@@ -260,7 +260,10 @@ fn place(item: &Item<'_>, base_dir: &Path, faults: &mut Faults) -> Option<String
     match names::warehouse(item.text(faults)?, base_dir) {
         Ok(warehouse) => Some(warehouse),
         Err(reason) => {
-            item.fault(faults, format!("{} {reason}", item.shown()));
+            // What should not be in an address is most often a password.
+            let secret = item.text(faults).is_some_and(|text| text.contains('@') && !text.starts_with("abfs"));
+            let shown = if secret { "the address".to_owned() } else { item.shown().to_string() };
+            item.fault(faults, format!("{shown} {reason}"));
             None
         }
     }

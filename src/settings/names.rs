@@ -169,7 +169,7 @@ fn bucket(text: &str) -> Result<String, String> {
         _ => authority,
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if bucket.is_empty() || !bucket.chars().all(plain) {
+    if !bucket.starts_with(|c: char| c.is_ascii_alphanumeric()) || !bucket.chars().all(plain) {
         return Err(format!("names no bucket; write {scheme}://BUCKET/PREFIX"));
     }
     check_path(path)?;

@@ -58,9 +58,13 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
             }
         };
     }
-    if parts.method == Method::DELETE {
-        objects.remove(&path);
-        return reply(204, Bytes::new());
+    // Deletes come in one request for many.
+    if parts.method == Method::POST && parts.uri.query() == Some("delete") {
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        for key in text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()) {
+            objects.remove(&format!("{path}/{key}"));
+        }
+        return reply(200, "<DeleteResult></DeleteResult>".into());
     }
     match objects.get(&path) {
         Some(found) => reply(200, found.clone()),
