@@ -56,6 +56,8 @@ jdk() {
 
 # A program that is not there is fetched with apt where we may; otherwise its absence is an error that names the package.
 need() { # command package
+  # Go's own installer puts it where no shell looks
+  [ "$1" != go ] || command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
   command -v "$1" >/dev/null && return
   apt_install "$2"
   command -v "$1" >/dev/null || fail "$1 is missing: install the package $2"

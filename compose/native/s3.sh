@@ -8,6 +8,8 @@ HOME_DIR=$CACHE/versitygw-$VERSION
 
 fetch() {
   need go golang
+  go version | awk '{ split(substr($3, 3), v, "."); exit !(v[1] > 1 || v[2] >= 21) }' ||
+    fail "Go 1.21 or newer is needed (it fetches the 1.25 that versitygw asks for by itself): install it from go.dev"
   # Go's own caches stay in the home folder: what is kept is one binary
   GOBIN=$HOME_DIR/bin go install "github.com/versity/versitygw/cmd/versitygw@$VERSION"
 }
