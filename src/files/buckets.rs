@@ -48,6 +48,9 @@ const RETRIES: usize = 3;
 /// Requests are repeated with the credentials and the signature that they began with.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Buckets that are kept open, each with its connections.
+const BUCKETS_MAX: usize = 64;
+
 /// Whether a property of a catalog concerns its object store.
 #[must_use]
 pub fn is_store_property(name: &str) -> bool {
@@ -124,6 +127,10 @@ impl Buckets {
         properties.extend(grants.map(|grants| grants.properties(location)).unwrap_or_default());
         let opening = Opening { name, properties, lent: self.lent.clone(), prefix: known.1.clone() };
         let bucket = opening.bucket().map_err(|e| e.within(format!("{}://{}", name.scheme, name.authority)))?;
+        // A catalog that lends for ever new prefixes makes others of no use.
+        if open.len() >= BUCKETS_MAX {
+            open.clear();
+        }
         open.insert(known, bucket.clone());
         Ok(bucket)
     }

@@ -188,15 +188,19 @@ impl Store {
             }
             other => other?,
         };
+        if !first {
+            let text = format!("cannot write {location}: the store said that it exists, but this name was never used");
+            return Err(Error::Unreachable(text));
+        }
         let second = self.create(&location, Bytes::from_static(b"second")).await?;
         let kept = self.get_if_there(&location).await?;
         // What is left behind harms nothing, and some may write and not delete.
         if let Err(error) = self.remove(&location).await {
             tracing::debug!(location, %error, "the probe object was not removed");
         }
-        match (first, second, kept.as_deref()) {
-            (true, false, Some(b"first")) => Ok(()),
-            (_, true, _) | (_, _, Some(b"second")) => Err(unfit("replaces an object that it was told to leave alone")),
+        match (second, kept.as_deref()) {
+            (false, Some(b"first")) => Ok(()),
+            (true, _) | (_, Some(b"second")) => Err(unfit("replaces an object that it was told to leave alone")),
             _ => Err(Error::Unreachable(format!(
                 "cannot write {location}: the store said that it exists, but it does not"
             ))),

@@ -451,9 +451,16 @@ fn every_key_is_documented() {
             assert!(docs.contains(&format!("`{key}`")), "docs/configuration.md lacks `{key}`");
         }
     }
+    for property in crate::files::STORE_PROPERTIES {
+        assert!(docs.contains(&format!("`{property}`")), "docs/configuration.md lacks `{property}`");
+    }
     // The other way round: what the page calls a key exists.
     for line in docs.lines().filter_map(|line| line.strip_prefix("| `")) {
         let path = line.split('`').next().unwrap();
+        if crate::files::is_store_property(path) {
+            assert!(crate::files::STORE_PROPERTIES.contains(&path), "no property `{path}`");
+            continue;
+        }
         let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
         let known = keys::SECTIONS.iter().any(|(name, keys)| *name == section && keys.accepted.contains(&key));
         assert!(known, "docs/configuration.md documents `{path}`, which is no key");

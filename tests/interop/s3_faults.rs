@@ -91,6 +91,9 @@ fn a_store_that_replaces_what_it_was_told_to_keep_is_refused() {
         }),
     );
     let config = config(&scenario, &proxy.url, &[DELTA]);
+    let checked = crate::process::firn(["check", "-c", &config.display().to_string()]);
+    assert_eq!(checked.status.code(), Some(2), "{}", String::from_utf8_lossy(&checked.stdout));
+    puts.store(0, Ordering::SeqCst);
     scenario.produce(20, 10);
     let (code, stderr) = until_caught_up(&config, LIMIT);
     assert_eq!(code, 2, "{stderr}");
