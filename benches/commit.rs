@@ -1,4 +1,5 @@
-//! How long a commit takes as a table's history grows, with every snapshot kept: `cargo bench --bench commit`.
+//! How long a commit takes as a table's history grows, with every snapshot kept: `cargo bench --bench commit`, or with one of
+//! `-- v3`, `-- v2` and `-- delta` after it.
 //!
 //! Each commit adds one data file and supersedes rows of three files chosen from all earlier ones.
 
@@ -15,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use firn::core::offsets::{Position, Start, TopicPositions, Vector};
-use firn::core::schema::{Field, TableSchema, Type};
-use firn::table::iceberg::{CatalogConfig, CatalogKind, IcebergTable, TableSpec, open_catalog};
+use firn::core::schema::{Field, TableSchema, Type, to_arrow};
+use firn::table::delta::{DeltaCatalog, DeltaConfig};
+use firn::table::iceberg::{CatalogConfig, CatalogKind, TableSpec, open_catalog};
 use firn::table::{Change, LakeTable, NewRows, Outcome};
 use roaring::RoaringBitmap;
 
@@ -45,7 +47,21 @@ fn median(times: &[Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-async fn table(folder: &std::path::Path, format_version: u8) -> IcebergTable {
+async fn table(folder: &std::path::Path, format: &str) -> Arc<dyn LakeTable> {
+    let mut schema = TableSchema {
+        fields: vec![Field::new("id", Type::Long, true), Field::new("n", Type::Long, false)],
+        key: vec!["id".into()],
+    };
+    schema.number();
+    let format_version = if format == "v3" { 3 } else { 2 };
+    let (partition_by, sort_by) = (vec![], vec![]);
+    let spec = TableSpec { schema, format_version, partition_by, sort_by, pipeline: "bench".into() };
+    if format == "delta" {
+        let warehouse = folder.join("warehouse").to_string_lossy().into_owned();
+        let config = DeltaConfig { name: "lake".into(), warehouse, properties: BTreeMap::new() };
+        let catalog = DeltaCatalog::open(&config).unwrap();
+        return Arc::new(catalog.create_table(&["market".into()], "trades", spec).await.unwrap());
+    }
     let config = CatalogConfig {
         name: "lake".into(),
         kind: CatalogKind::Sqlite { path: folder.join("catalog.db") },
@@ -53,19 +69,12 @@ async fn table(folder: &std::path::Path, format_version: u8) -> IcebergTable {
         properties: BTreeMap::new(),
     };
     let catalog = open_catalog(config).await.unwrap();
-    let mut schema = TableSchema {
-        fields: vec![Field::new("id", Type::Long, true), Field::new("n", Type::Long, false)],
-        key: vec!["id".into()],
-    };
-    schema.number();
-    let (partition_by, sort_by) = (vec![], vec![]);
-    let spec = TableSpec { schema, format_version, partition_by, sort_by, pipeline: "bench".into() };
-    catalog.create_table(&["market".into()], "trades", spec).await.unwrap()
+    Arc::new(catalog.create_table(&["market".into()], "trades", spec).await.unwrap())
 }
 
-async fn run(format_version: u8) {
+async fn run(format: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let table = table(folder.path(), format_version).await;
+    let table = table(folder.path(), format).await;
     let mut base = table.load(None).await.unwrap().snapshot;
     let mut paths: Vec<Arc<str>> = Vec::new();
     let (mut times, mut cpus) = (Vec::new(), Vec::new());
@@ -73,7 +82,7 @@ async fn run(format_version: u8) {
     for commit in 0..COMMITS {
         let from = commit as i64 * ROWS;
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + ROWS));
-        let batch = RecordBatch::try_new(table.arrow_schema(), vec![ids.clone(), ids]).unwrap();
+        let batch = RecordBatch::try_new(Arc::new(to_arrow(&table.schema())), vec![ids.clone(), ids]).unwrap();
         let attempt = format!("bench-{commit}");
         let files = table.write(&attempt, NewRows { batches: vec![batch] }).await.unwrap();
         let mut superseded: BTreeMap<Arc<str>, RoaringBitmap> = BTreeMap::new();
@@ -108,7 +117,7 @@ async fn run(format_version: u8) {
         let ratio = late.as_secs_f64() / early.as_secs_f64();
         let most = all.iter().max().unwrap();
         println!(
-            "v{format_version} {what}: commits 11-60 median {early:.1?}, 951-1000 {late:.1?} ({ratio:.2}x), slowest {most:.1?}"
+            "{format} {what}: commits 11-60 median {early:.1?}, 951-1000 {late:.1?} ({ratio:.2}x), slowest {most:.1?}"
         );
     }
     for (i, (times, cpus)) in times.chunks(100).zip(cpus.chunks(100)).enumerate() {
@@ -120,8 +129,12 @@ async fn run(format_version: u8) {
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        for format_version in [3, 2] {
-            run(format_version).await;
+        let asked: Vec<String> = std::env::args().collect();
+        let all = ["v3", "v2", "delta"];
+        for format in
+            all.into_iter().filter(|f| asked.iter().any(|a| a == f) || !asked.iter().any(|a| all.contains(&a.as_str())))
+        {
+            run(format).await;
         }
     });
 }

@@ -2,6 +2,8 @@
 //!
 //! `compose/native/stack.sh start kafka`, then `FIRN_BENCH_BROKERS=127.0.0.1:18090 cargo bench --bench upsert`.
 //! `FIRN_BENCH_EVENTS` (default 5 000 000) and `FIRN_BENCH_KEYS` (default `1000000,10000000`) change the size.
+//! `FIRN_BENCH_TABLES` says into what, from `iceberg`, `delta` and `both` (default: all three, the last two at the first number
+//! of keys only).
 
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +29,12 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 const PARTITIONS: i32 = 4;
+
+/// What a run keeps, by name.
+const TABLES: [(&str, &str); 3] = [("iceberg", ICEBERG), ("delta", DELTA), ("both", BOTH)];
+const ICEBERG: &str = "{catalog: lake, name: bench.events, format_version: 3}";
+const DELTA: &str = "{catalog: delta, name: bench.events}";
+const BOTH: &str = "{catalog: lake, name: bench.events, format_version: 3}, {catalog: delta, name: bench.events}";
 
 /// What one run of the program took.
 struct Cost {
@@ -59,8 +67,12 @@ fn main() {
     let keys = std::env::var("FIRN_BENCH_KEYS").unwrap_or_else(|_| "1000000,10000000".into());
     println!("| run | events | CPU µs/event | wall events/s | peak MiB |");
     println!("|---|---|---|---|---|");
-    for keys in keys.split(',').map(|k| k.trim().parse::<u64>().unwrap()) {
-        bench.upsert(keys);
+    let wanted = std::env::var("FIRN_BENCH_TABLES").unwrap_or_else(|_| "iceberg,delta,both".into());
+    let tables = || TABLES.into_iter().filter(|(name, _)| wanted.split(',').any(|wanted| wanted.trim() == *name));
+    for (i, keys) in keys.split(',').map(|k| k.trim().parse::<u64>().unwrap()).enumerate() {
+        for (name, tables) in tables().filter(|(name, _)| i == 0 || *name == "iceberg") {
+            bench.upsert(keys, name, tables);
+        }
     }
     bench.append();
 }
@@ -90,33 +102,36 @@ impl Bench {
         assert_eq!(produced.events, events);
     }
 
-    fn upsert(&self, keys: u64) {
-        let topic = self.topic(&format!("upsert-{keys}"));
+    fn upsert(&self, keys: u64, name: &str, tables: &str) {
+        let topic = self.topic(&format!("upsert-{keys}-{name}"));
         let dir = tempfile::tempdir().unwrap();
-        let config = self.config(dir.path(), &topic, "key: [id]");
+        let config = self.config(dir.path(), &topic, "key: [id]", tables);
         let mut market = Market::new(7, keys, 0.0);
         self.produce(&topic, &mut market, keys);
-        print_row(&format!("fill, {keys} keys"), keys, &run(&config));
+        print_row(&format!("fill, {keys} keys, {name}"), keys, &run(&config));
         self.produce(&topic, &mut market, self.events);
-        self.consume_only(&topic, keys + self.events);
-        print_row(&format!("upsert, {keys} keys"), self.events, &run(&config));
+        if name == "iceberg" {
+            self.consume_only(&topic, keys + self.events);
+        }
+        print_row(&format!("upsert, {keys} keys, {name}"), self.events, &run(&config));
     }
 
     fn append(&self) {
         let topic = self.topic("append");
         let dir = tempfile::tempdir().unwrap();
-        let config = self.config(dir.path(), &topic, "mode: append");
+        let config = self.config(dir.path(), &topic, "mode: append", ICEBERG);
         let mut market = Market::new(7, 1_000_000, 0.0);
         self.produce(&topic, &mut market, self.events);
         print_row("append", self.events, &run(&config));
     }
 
-    fn config(&self, dir: &Path, topic: &str, pipeline: &str) -> std::path::PathBuf {
+    fn config(&self, dir: &Path, topic: &str, pipeline: &str, tables: &str) -> std::path::PathBuf {
         let text = format!(
             "kafka: {{brokers: \"{}\"}}\nschema_registry: {{url: \"{}\"}}\n\
-             catalogs: {{lake: {{type: iceberg-sql, uri: \"sqlite:catalog.db\", warehouse: ./warehouse}}}}\n\
+             catalogs:\n  lake: {{type: iceberg-sql, uri: \"sqlite:catalog.db\", warehouse: ./warehouse}}\n\
+             \x20 delta: {{type: delta, warehouse: ./delta}}\n\
              pipelines:\n  bench:\n    topics: [\"{topic}\"]\n    {pipeline}\n    commit: {{interval: 10s}}\n\
-             \x20   tables: [{{catalog: lake, name: bench.events, format_version: 3}}]\nstate_dir: ./state\n",
+             \x20   tables: [{tables}]\nstate_dir: ./state\n",
             self.brokers,
             self.registry.url()
         );

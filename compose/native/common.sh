@@ -2,7 +2,7 @@
 #
 # FIRN_CACHE       downloads and unpacked programs, kept between runs (default ~/.cache/firn); ours are under stack/
 # FIRN_STACK_RUN   state, logs and pid files of one running stack (default ${TMPDIR:-/tmp}/firn-stack); safe to delete when stopped
-# FIRN_STACK_PORT  first of ten ports on 127.0.0.1 (default 18090); remembered in the run folder
+# FIRN_STACK_PORT  first of twelve ports on 127.0.0.1 (default 18090); remembered in the run folder
 # FIRN_WAREHOUSE   where the catalogs keep their tables (default: warehouse/ in the run folder)
 # FIRN_JDK17, FIRN_JDK25  JDK homes, where the search below does not find them
 set -euo pipefail
@@ -17,6 +17,8 @@ settings() {
   local p=${remembered:-${FIRN_STACK_PORT:-18090}}
   KAFKA_PORT=$p KAFKA_SASL_PORT=$((p + 1)) KAFKA_SSL_PORT=$((p + 2)) KAFKA_SASL_SSL_PORT=$((p + 3)) KAFKA_CONTROLLER_PORT=$((p + 4))
   REGISTRY_PORT=$((p + 5)) REGISTRY_MANAGEMENT_PORT=$((p + 6)) REST_PORT=$((p + 7)) TRINO_PORT=$((p + 8)) POSTGRES_PORT=$((p + 9))
+  S3_PORT=$((p + 10)) TRINO_DELTA_PORT=$((p + 11))
+  S3_KEY=firn S3_SECRET=firn-secret S3_BUCKET=lake
   remembered=
   [ ! -s "$RUN/warehouse.path" ] || remembered=$(cat "$RUN/warehouse.path")
   WAREHOUSE=${remembered:-${FIRN_WAREHOUSE:-$RUN/warehouse}}
@@ -54,6 +56,8 @@ jdk() {
 
 # A program that is not there is fetched with apt where we may; otherwise its absence is an error that names the package.
 need() { # command package
+  # Go's own installer puts it where no shell looks
+  [ "$1" != go ] || command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
   command -v "$1" >/dev/null && return
   apt_install "$2"
   command -v "$1" >/dev/null || fail "$1 is missing: install the package $2"

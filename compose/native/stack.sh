@@ -1,16 +1,16 @@
 #!/bin/bash
 # Real servers from package registries, without a container engine, on 127.0.0.1, for the interop tests and for trying Firn out.
-# stack.sh install|start|stop|status|env|watch [kafka registry rest postgres trino python spark]…   (default: all but spark)
+# stack.sh install|start|stop|status|env|watch [kafka registry rest postgres trino python s3 trino-delta deltalake spark]…   (default: all but spark)
 # See common.sh for the variables it takes, README.md for what listens where.
 NAME=stack
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-ALL=(kafka registry rest postgres trino python)
+ALL=(kafka registry rest postgres s3 trino trino-delta python deltalake)
 verb=${1:-}
 [ $# -gt 0 ] && shift
 names=("$@")
 [ ${#names[@]} -gt 0 ] || names=("${ALL[@]}")
 for name in "${names[@]}"; do
-  case $name in kafka | registry | rest | postgres | trino | python | spark) ;; *) fail "no such part: $name (there are ${ALL[*]} spark)" ;; esac
+  case $name in kafka | registry | rest | postgres | s3 | trino | trino-delta | python | deltalake | spark) ;; *) fail "no such part: $name (there are ${ALL[*]} spark)" ;; esac
 done
 among() { local n; for n in "${names[@]}"; do [ "$n" != "$1" ] || return 0; done; return 1; }
 
@@ -32,7 +32,7 @@ case $verb in
     flock 6
     first=()
     for name in "${names[@]}"; do [ "$name" = trino ] || first+=("$name"); done
-    # Trino looks for the tables of the JDBC catalogs when it starts, so PostgreSQL goes before it
+    # Trino looks for the tables of the JDBC catalogs when it starts, so PostgreSQL goes before it; the other Trino waits for nobody
     each start ${first[@]+"${first[@]}"} 6>&- || fail "start failed"
     if among trino; then "$HERE/trino.sh" start 6>&- || fail "start failed"; fi
     say "all started in $(since "$t0"); $0 env prints where" ;;
@@ -72,6 +72,12 @@ TRINO=http://127.0.0.1:$TRINO_PORT
 POSTGRES=postgres://firn:firn@127.0.0.1:$POSTGRES_PORT/iceberg
 SQLITE=$WAREHOUSE/sqlite/catalog.db
 PYTHON=$("$HERE/python.sh" home)/bin/python
+S3=http://127.0.0.1:$S3_PORT
+S3_KEY=$S3_KEY
+S3_SECRET=$S3_SECRET
+S3_BUCKET=$S3_BUCKET
+TRINO_DELTA=http://127.0.0.1:$TRINO_DELTA_PORT
+PYTHON_DELTA=$("$HERE/deltalake.sh" home)/bin/python
 E
     ;;
   *) echo "usage: $0 install|start|stop|status|env|watch [${ALL[*]} spark]..." >&2; exit 2 ;;

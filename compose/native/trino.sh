@@ -19,10 +19,12 @@ fetch() {
 }
 install_it() { jdk 25 >/dev/null; once "$HOME_DIR" fetch; }
 
-# local.location=/ makes file:///a/b, file:/a/b and local:///a/b all mean /a/b
+# local.location=/ makes file:///a/b, file:/a/b and local:///a/b all mean /a/b; s3:// is the server of s3.sh, which may be stopped
 catalog() { # name type, then its own lines on stdin
   { echo connector.name=iceberg; echo "iceberg.catalog.type=$2"; cat
-    printf '%s\n' iceberg.register-table-procedure.enabled=true iceberg.add-files-procedure.enabled=true fs.local.enabled=true local.location=/
+    printf '%s\n' iceberg.register-table-procedure.enabled=true iceberg.add-files-procedure.enabled=true fs.local.enabled=true local.location=/ \
+      fs.s3.enabled=true s3.endpoint="http://127.0.0.1:$S3_PORT" s3.region=us-east-1 s3.path-style-access=true \
+      s3.aws-access-key="$S3_KEY" s3.aws-secret-key="$S3_SECRET"
   } >"$RUN/trino/etc/catalog/$1.properties"
 }
 configure() {

@@ -15,7 +15,7 @@ use crate::core::schema::{Difference, TableSchema, compare};
 use crate::service::{self, Catalogs, event_shape};
 use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Table, Topics};
 use crate::source::{Registry, RegistryError};
-use crate::table::OpenTable;
+use crate::table::{Catalog, OpenTable};
 use crate::{Error, Result};
 
 /// How long one server may take to answer.
@@ -236,7 +236,12 @@ async fn check_catalogs(settings: &Settings, catalogs: &Catalogs) -> (Findings, 
         // Opening may not say a word to the server; a look at a table does.
         let probe = async {
             let catalog = catalogs.get(settings, name).await?;
-            catalog.load_table(&["firn_check".to_owned()], "firn_check").await.map(|_| ())
+            catalog.load_table(&["firn_check".to_owned()], "firn_check").await?;
+            let written = settings.pipelines.values().flat_map(|p| &p.tables).any(|table| table.catalog == *name);
+            match &catalog {
+                Catalog::Delta(delta) if written => delta.check_store().await,
+                _ => Ok(()),
+            }
         };
         (name, Some(in_time(&what, PATIENCE, probe).await))
     });

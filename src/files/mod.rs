@@ -1,12 +1,15 @@
 //! Arrow to Parquet in the object store and back; deleted positions as files.
 
+mod buckets;
 mod deletes;
 mod encoding;
 mod file_io;
 mod fit;
 mod layout;
+mod lent;
 mod metrics;
 mod parquet;
+mod place;
 mod puffin;
 mod read;
 mod store;
@@ -16,11 +19,13 @@ use std::collections::HashMap;
 
 use iceberg::spec::{DataFileBuilder, Datum, Struct};
 
+pub use self::buckets::{STORE_PROPERTIES, check_store_properties, is_store_property};
 pub use self::deletes::{
     DeleteEncoding, WrittenDeletes, read_position_deletes, to_delete_file, write_position_deletes,
 };
 pub use self::file_io::from_iceberg;
 pub use self::fit::{Matching, conform, fit, respell};
+pub use self::lent::{Grants, Lender, Lent};
 pub use self::parquet::{WriteTarget, to_data_file, write_data_files};
 pub use self::puffin::{decode_vector, encode_vector, read_vector, write_vectors};
 pub use self::read::{Naming, read_named_rows, read_rows, row_count};
@@ -32,7 +37,7 @@ pub type DeletedPositions = roaring::RoaringBitmap;
 /// A data file that was written and is not yet part of a table.
 #[derive(Debug, Clone)]
 pub struct WrittenFile {
-    /// Its location as the table's metadata is to spell it (`file:///…`).
+    /// Its location as the table's metadata is to spell it (`file:///…`, `s3://…`).
     pub path: String,
     /// Rows in it.
     pub records: u64,

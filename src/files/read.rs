@@ -12,6 +12,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
 
+use super::store::cause;
 use super::{DeletedPositions, Store};
 use crate::core::schema::{TableSchema, field_id, to_arrow};
 use crate::table::FileRows;
@@ -180,7 +181,7 @@ pub(super) async fn open(
 pub(super) fn parquet_error(location: &str, error: &ParquetError) -> Error {
     match error {
         ParquetError::External(e) if e.downcast_ref::<object_store::Error>().is_some() => {
-            Error::Unreachable(format!("cannot read {location}: {e}"))
+            Error::Unreachable(format!("cannot read {location}: {}", cause(e.as_ref())))
         }
         _ => Error::Decision(format!("cannot read {location}: {error}")),
     }

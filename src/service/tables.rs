@@ -133,6 +133,9 @@ pub(super) async fn open_table(
         sort_by: table.sort_by.iter().map(sort_column).collect(),
         pipeline: pipeline.to_owned(),
     };
+    if let Catalog::Delta(delta) = catalog {
+        delta.check_store().await?;
+    }
     let opened = match catalog.load_table(&table.namespace, &table.name).await? {
         Some(opened) => opened,
         None => {

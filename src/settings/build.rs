@@ -69,8 +69,9 @@ fn build(path: &Path, base_dir: &Path, root: &Node, faults: &mut Faults) -> Sett
     let pipelines = pipelines(&top, &mut context, faults);
     let mut notes = context.notes;
     for catalog in catalogs.values() {
-        if matches!(catalog.kind, CatalogKind::IcebergSql { .. }) && !catalog.properties.is_empty() {
-            notes.push(format!("catalogs.{}.properties: no effect on an iceberg-sql catalog", catalog.name));
+        let idle = catalog.properties.keys().find(|name| !crate::files::is_store_property(name));
+        if let (CatalogKind::IcebergSql { .. }, Some(name)) = (&catalog.kind, idle) {
+            notes.push(format!("catalogs.{}.properties.{name}: no effect on an iceberg-sql catalog", catalog.name));
         }
     }
     Settings {
@@ -224,7 +225,8 @@ fn catalog(name: &str, item: Item<'_>, base_dir: &Path, faults: &mut Faults) -> 
             (sql(&uri?, base_dir, faults)?, Some(warehouse?))
         }
         Kind::Rest => {
-            let warehouse = section.get("warehouse").and_then(|item| rest_warehouse(&item, faults));
+            // Its server gives warehouses any names.
+            let warehouse = section.get("warehouse").and_then(|item| item.text(faults)).map(str::to_owned);
             (rest(&uri?, faults)?, warehouse)
         }
         Kind::Delta => return None,
@@ -258,19 +260,13 @@ fn place(item: &Item<'_>, base_dir: &Path, faults: &mut Faults) -> Option<String
     match names::warehouse(item.text(faults)?, base_dir) {
         Ok(warehouse) => Some(warehouse),
         Err(reason) => {
-            item.fault(faults, format!("{} {reason}", item.shown()));
+            // What should not be in an address is most often a password.
+            let secret = item.text(faults).is_some_and(|text| text.contains('@') && !text.starts_with("abfs"));
+            let shown = if secret { "the address".to_owned() } else { item.shown().to_string() };
+            item.fault(faults, format!("{shown} {reason}"));
             None
         }
     }
-}
-
-/// A REST catalog gives its warehouses any names; what it cannot be is a store that is not built.
-fn rest_warehouse(item: &Item<'_>, faults: &mut Faults) -> Option<String> {
-    let text = item.text(faults)?;
-    if names::is_object_store(text) {
-        item.fault(faults, format!("{} is in an object store, which is not built yet", item.shown()));
-    }
-    Some(text.to_owned())
 }
 
 fn pipelines(

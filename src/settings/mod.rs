@@ -99,7 +99,7 @@ pub struct Catalog {
     pub name: String,
     /// How it is spoken to, and where.
     pub kind: CatalogKind,
-    /// Where new tables live: `file:///ABSOLUTE/PATH` without a final slash. A REST catalog may have any name here, or none.
+    /// Where new tables live: `file:///ABSOLUTE/PATH` or the address of a bucket, without a final slash. A REST catalog may have any name here, or none.
     pub warehouse: Option<String>,
     /// Iceberg REST names (`credential`, `token`, `scope`, …), or those of a Delta catalog. Values may be secrets, so all are kept as such.
     pub properties: BTreeMap<String, SecretString>,

@@ -111,7 +111,8 @@ pub(super) fn sql_uri(text: &str, base_dir: &Path) -> Result<SqlUri, String> {
     Err(format!("is neither SQLite nor PostgreSQL; {FORMS}"))
 }
 
-/// Reads a warehouse on the local disk as `file:///ABSOLUTE/PATH`, the spelling that every engine understands.
+/// Reads a warehouse: on the local disk as `file:///ABSOLUTE/PATH`, the spelling that every engine understands, and in an
+/// object store as its address without a final slash.
 pub(super) fn warehouse(text: &str, base_dir: &Path) -> Result<String, String> {
     let path = match text.split_once(':') {
         Some(("file", rest)) => match rest.strip_prefix("//") {
@@ -120,30 +121,62 @@ pub(super) fn warehouse(text: &str, base_dir: &Path) -> Result<String, String> {
             None => rest,
         },
         _ if is_object_store(text) => {
-            return Err(
-                "is in an object store, which is not built yet; write a folder or file:///ABSOLUTE/PATH".to_owned()
-            );
+            return bucket(text);
         }
         Some((_, rest)) if rest.starts_with("//") => {
-            return Err("is of an unknown kind; write a folder or file:///ABSOLUTE/PATH".to_owned());
+            return Err(
+                "is of an unknown kind; write a folder, file:///ABSOLUTE/PATH, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX \
+                        or abfss://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX"
+                    .to_owned(),
+            );
         }
         _ => text,
     };
     let path = absolute(path, base_dir);
     let Some(path) = path.to_str() else { return Err("is below a folder whose name is not UTF-8".to_owned()) };
     // Locations are compared and parsed by engines that disagree about escapes.
-    if let Some(bad) = path.chars().find(|c| matches!(c, '%' | '?' | '#' | '*') || c.is_control()) {
-        return Err(format!("{path:?} contains {bad:?}, which engines read differently; use another folder"));
-    }
+    check_path(path)?;
     if path == "/" {
         return Err("is the root of the file system; use a folder".to_owned());
     }
     Ok(format!("file://{path}"))
 }
 
+fn check_path(path: &str) -> Result<(), String> {
+    match path.chars().find(|c| matches!(c, '%' | '?' | '#' | '*') || c.is_control()) {
+        Some(bad) => Err(format!("{path:?} contains {bad:?}, which engines read differently; use another folder")),
+        None => Ok(()),
+    }
+}
+
 /// Whether `text` is a place in an object store.
-pub(super) fn is_object_store(text: &str) -> bool {
+fn is_object_store(text: &str) -> bool {
     ["s3://", "s3a://", "gs://", "abfs://", "abfss://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// Reads a place in an object store.
+fn bucket(text: &str) -> Result<String, String> {
+    // One spelling for new tables: the one that every engine takes.
+    let text = text.strip_prefix("s3a://").map_or(text.to_owned(), |rest| format!("s3://{rest}"));
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    let trimmed = rest.trim_end_matches('/');
+    let (authority, path) = trimmed.split_once('/').unwrap_or((trimmed, ""));
+    let bucket = match authority.split_once('@') {
+        Some((container, host)) if scheme.starts_with("abfs") && host.contains('.') => container,
+        _ if scheme.starts_with("abfs") => {
+            return Err(format!("names no account; write {scheme}://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX"));
+        }
+        _ => authority,
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if !bucket.starts_with(|c: char| c.is_ascii_alphanumeric()) || !bucket.chars().all(plain) {
+        return Err(format!("names no bucket; write {scheme}://BUCKET/PREFIX"));
+    }
+    check_path(path)?;
+    if !path.is_empty() && path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err("has an empty part, '.' or '..' in its path, which object stores take literally".to_owned());
+    }
+    Ok(format!("{scheme}://{trimmed}"))
 }
 
 /// `path` below `base_dir` when relative, without `.` and `..` (by text: the folder need not exist yet).

@@ -14,9 +14,10 @@ use super::{
 const HIDDEN: &str = "***";
 
 /// Properties that hold no secret and that one wants to see. Any other value is hidden, known or not.
-const SHOWN: [&str; 14] = [
+const SHOWN: [&str; 19] = [
     "client.id",
     "client.rack",
+    "client.region",
     "fetch.max.bytes",
     "fetch.min.bytes",
     "fetch.wait.max.ms",
@@ -28,6 +29,10 @@ const SHOWN: [&str; 14] = [
     "security.protocol",
     "session.timeout.ms",
     "ssl.ca.location",
+    "accept-transaction-retention",
+    "gcs.project-id",
+    "s3.endpoint",
+    "s3.path-style-access",
     "s3.region",
 ];
 

@@ -328,9 +328,17 @@ fn places_have_one_spelling() {
     }
     assert_eq!(warehouse("my data").as_deref(), Ok("file:///base/conf/my data"));
     for text in
-        ["s3://b/w", "gs://b", "abfss://c@a/w", "hdfs://n/w", "file://host/w", "/", "a%20b", "a?b", "a#b", "../.."]
+        ["s3://", "gs://../x", "abfss://c@a/w", "hdfs://n/w", "file://host/w", "/", "a%20b", "a?b", "a#b", "../.."]
     {
         assert!(warehouse(text).is_err(), "{text}");
+    }
+    for (text, spelled) in [
+        ("s3://b/w/", "s3://b/w"),
+        ("s3a://b", "s3://b"),
+        ("gs://b/a b", "gs://b/a b"),
+        ("abfss://c@a.dfs.core.windows.net/w", "abfss://c@a.dfs.core.windows.net/w"),
+    ] {
+        assert_eq!(warehouse(text).as_deref(), Ok(spelled), "{text}");
     }
     let sqlite = |text: &str| match names::sql_uri(text, base) {
         Ok(SqlUri::Sqlite(path)) => path.display().to_string(),
@@ -443,9 +451,16 @@ fn every_key_is_documented() {
             assert!(docs.contains(&format!("`{key}`")), "docs/configuration.md lacks `{key}`");
         }
     }
+    for property in crate::files::STORE_PROPERTIES {
+        assert!(docs.contains(&format!("`{property}`")), "docs/configuration.md lacks `{property}`");
+    }
     // The other way round: what the page calls a key exists.
     for line in docs.lines().filter_map(|line| line.strip_prefix("| `")) {
         let path = line.split('`').next().unwrap();
+        if crate::files::is_store_property(path) {
+            assert!(crate::files::STORE_PROPERTIES.contains(&path), "no property `{path}`");
+            continue;
+        }
         let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
         let known = keys::SECTIONS.iter().any(|(name, keys)| *name == section && keys.accepted.contains(&key));
         assert!(known, "docs/configuration.md documents `{path}`, which is no key");

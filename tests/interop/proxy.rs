@@ -32,7 +32,7 @@ impl Request {
 }
 
 /// What becomes of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Fate {
     /// It passes, and so does the answer.
     Pass,
@@ -46,6 +46,8 @@ pub enum Fate {
     Drop,
     /// The server does not get it; the client gets this status and JSON.
     Refuse(u16, String),
+    /// It passes, and what this makes of the answer's body is what the client gets.
+    Edit(fn(&str) -> String),
 }
 
 /// Decides about requests, one after the other.
@@ -108,6 +110,14 @@ fn serve(mut client: TcpStream, rule: &Mutex<Rule>, upstream: &str) -> std::io::
             client.write_all(&forward(&request, upstream)?)?;
         }
         Fate::Drop => {}
+        Fate::Edit(edit) => {
+            let mut plain = request.clone();
+            plain.headers.retain(|(name, _)| name != "accept-encoding");
+            let text = String::from_utf8_lossy(&forward(&plain, upstream)?).into_owned();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+            let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(502);
+            client.write_all(answer(status, &edit(&unchunked(head, body))).as_bytes())?;
+        }
         Fate::Refuse(status, body) => client.write_all(answer(status, &body).as_bytes())?,
     }
     client.shutdown(Shutdown::Both)
@@ -116,8 +126,25 @@ fn serve(mut client: TcpStream, rule: &Mutex<Rule>, upstream: &str) -> std::io::
 fn answer(status: u16, body: &str) -> String {
     let length = body.len();
     format!(
-        "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nETag: \"x\"\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
+}
+
+/// A body as it was before it was sent in pieces.
+fn unchunked(head: &str, body: &str) -> String {
+    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return body.to_owned();
+    }
+    let (mut whole, mut rest) = (String::new(), body);
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        if size == 0 || size > after.len() {
+            break;
+        }
+        whole.push_str(&after[..size]);
+        rest = after[size..].trim_start_matches("\r\n");
+    }
+    whole
 }
 
 fn read_request(client: &TcpStream) -> std::io::Result<Request> {
@@ -150,9 +177,10 @@ fn read_request(client: &TcpStream) -> std::io::Result<Request> {
 fn forward(request: &Request, upstream: &str) -> std::io::Result<Vec<u8>> {
     let mut server = TcpStream::connect(upstream)?;
     server.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let mut head = format!("{} {} HTTP/1.1\r\nhost: {upstream}\r\nconnection: close\r\n", request.method, request.path);
+    // The host stays what the client wrote: S3 requests are signed with it.
+    let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", request.method, request.path);
     for (name, value) in &request.headers {
-        if !matches!(name.as_str(), "host" | "connection") {
+        if name != "connection" {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
     }

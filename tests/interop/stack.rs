@@ -11,7 +11,7 @@ use crate::registry::Registry;
 use crate::trino::Trino;
 
 /// How many ports a stack takes, from the first one on.
-const PORTS: u16 = 10;
+const PORTS: u16 = 12;
 
 /// Real servers that answer on 127.0.0.1. One for the whole test process: tests keep apart by topic, subject, group and
 /// namespace names (see [`unique`]).
@@ -34,8 +34,35 @@ pub struct Stack {
     pub sqlite: PathBuf,
     /// A Python with pyiceberg.
     pub python: PathBuf,
+    /// The object store.
+    pub s3: S3,
+    /// The Trino that has the catalog `delta`, on the object store.
+    pub trino_delta: Trino,
+    /// A Python with deltalake.
+    pub python_delta: PathBuf,
     /// Ends the servers when this process ends, however it ends: it waits for its stdin to close.
     watchdog: Option<Mutex<Child>>,
+}
+
+/// An S3 server with one bucket.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    /// Its address, `http://host:port`.
+    pub url: String,
+    pub key: String,
+    pub secret: String,
+    pub bucket: String,
+}
+
+impl S3 {
+    /// The properties of a catalog in a `firn.yaml`, in flow style without the braces, for whoever speaks to it at `url`.
+    pub fn properties(&self, url: &str) -> String {
+        format!(
+            "s3.endpoint: \"{url}\", s3.region: us-east-1, s3.path-style-access: true, s3.access-key-id: {}, \
+             s3.secret-access-key: {}",
+            self.key, self.secret
+        )
+    }
 }
 
 /// The three catalogs that every server of the stack can open.
@@ -86,7 +113,7 @@ impl Stack {
             }
         };
         let mut start = script(&run);
-        start.args(["start", "kafka", "registry", "rest", "postgres", "trino", "python"]);
+        start.arg("start");
         if let Some(port) = first_port {
             start.env("FIRN_STACK_PORT", port.to_string());
         }
@@ -119,6 +146,14 @@ impl Stack {
             postgres: value("POSTGRES")?,
             sqlite: value("SQLITE")?.into(),
             python: value("PYTHON")?.into(),
+            s3: S3 {
+                url: value("S3")?,
+                key: value("S3_KEY")?,
+                secret: value("S3_SECRET")?,
+                bucket: value("S3_BUCKET")?,
+            },
+            trino_delta: Trino { url: value("TRINO_DELTA")? },
+            python_delta: value("PYTHON_DELTA")?.into(),
             watchdog,
         })
     }
@@ -166,21 +201,39 @@ impl Stack {
         lines.lines().map(|line| serde_json::from_str(line).expect("a row of read_table.py")).collect()
     }
 
-    /// Runs a Python script in the environment with pyiceberg, `input` on its stdin, and returns what it prints.
-    pub fn python_lines(&self, script: &Path, input: &str) -> String {
-        let mut child = Command::new(&self.python)
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("python starts");
-        child.stdin.take().expect("stdin is piped").write_all(input.as_bytes()).expect("python reads its input");
-        let output = child.wait_with_output().expect("python ends");
-        assert!(output.status.success(), "{} failed: {}", script.display(), String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("utf-8")
+    /// Has deltalake do something with a table in the object store: see `delta_table.py`.
+    pub fn deltalake(&self, location: &str, mut request: serde_json::Value) -> serde_json::Value {
+        request["url"] = location.into();
+        request["options"] = serde_json::json!({
+            "AWS_ENDPOINT_URL": self.s3.url, "AWS_ACCESS_KEY_ID": self.s3.key, "AWS_SECRET_ACCESS_KEY": self.s3.secret,
+            "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
+        });
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/delta_table.py");
+        let lines = run_python(&self.python_delta, &script, &request.to_string());
+        serde_json::from_str(&lines).expect("an answer of delta_table.py")
     }
 
+    /// Runs a Python script in the environment with pyiceberg, `input` on its stdin, and returns what it prints.
+    pub fn python_lines(&self, script: &Path, input: &str) -> String {
+        run_python(&self.python, script, input)
+    }
+}
+
+fn run_python(python: &Path, script: &Path, input: &str) -> String {
+    let mut child = Command::new(python)
+        .arg(script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python starts");
+    child.stdin.take().expect("stdin is piped").write_all(input.as_bytes()).expect("python reads its input");
+    let output = child.wait_with_output().expect("python ends");
+    assert!(output.status.success(), "{} failed: {}", script.display(), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("utf-8")
+}
+
+impl Stack {
     /// Stops one server (`kafka`, `registry`, `rest`, `postgres`, `trino`). Other tests of this process feel it too: only for a test
     /// binary run of its own, or with a stack of its own.
     pub fn stop(&self, server: &str) {

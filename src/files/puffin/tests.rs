@@ -52,7 +52,7 @@ fn corrupt_vectors_are_refused() {
     // With a right checksum: trailing bytes, more bitmaps than there are, an absurd count.
     let payload = &good[8..good.len() - 4];
     assert!(decode_vector(&framed(payload)).is_ok());
-    assert!(decode_vector(&framed(&[payload, &[0]].concat())).is_err());
+    assert!(decode_vector(&framed(&[payload, &[1]].concat())).is_err());
     assert!(decode_vector(&framed(&[&[2], &payload[1..]].concat())).is_err());
     assert!(decode_vector(&framed(&[0xFF; 8])).is_err());
 }
@@ -106,4 +106,15 @@ async fn both_encodings_hold_the_same_positions() {
         assert_eq!(read[&**name], *set);
         assert!(read_position_deletes(&store, &file.path, Some("file:///t/data/x")).await.unwrap().is_empty());
     }
+}
+
+/// As Trino 476 writes it for Delta: position 3, and four zeros that the length counts and the bitmap does not.
+#[test]
+fn zeros_behind_the_bitmap_are_passed_over() {
+    let trinos = [
+        0x00, 0x00, 0x00, 0x26, 0xd1, 0xd3, 0x39, 0x64, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x3a, 0x30, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x00, 0x00, 0x00,
+        0x03, 0x00, 0x00, 0x00, 0x00, 0x00, 0x94, 0xaf, 0x39, 0x06,
+    ];
+    assert_eq!(decode_vector(&trinos).unwrap(), RoaringBitmap::from_iter([3]));
 }

@@ -16,7 +16,7 @@ use super::state::State;
 use super::{DeltaTable, SORT_BY, partition, schema};
 use crate::core::schema::TableSchema;
 use crate::error::{Error, Result};
-use crate::files::Store;
+use crate::files::{Store, check_store_properties, is_store_property};
 use crate::table::Outcome;
 use crate::table::iceberg::{ATTEMPT, PIPELINE, SortColumn, TableSpec, VERSION, grow};
 
@@ -30,7 +30,8 @@ pub struct DeltaConfig {
     pub name: String,
     /// The folder of the tables, absolute or as a location.
     pub warehouse: String,
-    /// `accept-transaction-retention: true` accepts that tables forget V some time after the last commit.
+    /// `accept-transaction-retention: true` accepts that tables forget V some time after the last commit; those of
+    /// [`crate::files::STORE_PROPERTIES`] open the buckets.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -42,6 +43,8 @@ pub struct DeltaCatalog {
     /// Without a final slash.
     root: String,
     forgetting: bool,
+    /// Whether the store has been shown to keep two writers from taking one version.
+    probed: tokio::sync::Mutex<bool>,
 }
 
 impl DeltaCatalog {
@@ -50,7 +53,7 @@ impl DeltaCatalog {
     /// # Errors
     /// [`Error::Config`] for a warehouse that no store is known for, or a property that is not known.
     pub fn open(config: &DeltaConfig) -> Result<Arc<Self>> {
-        Self::open_in(config, Store::local())
+        Self::open_in(config, Store::with_properties(&config.properties))
     }
 
     /// The same over another store.
@@ -58,14 +61,16 @@ impl DeltaCatalog {
     /// # Errors
     /// As [`DeltaCatalog::open`].
     pub fn open_in(config: &DeltaConfig, store: Store) -> Result<Arc<Self>> {
+        check_store_properties(&config.name, &config.properties)?;
         let mut forgetting = false;
         for (name, value) in &config.properties {
             match name.as_str() {
                 "accept-transaction-retention" => forgetting = value.eq_ignore_ascii_case("true"),
+                name if is_store_property(name) => {}
                 _ => {
                     return Err(Error::Config(format!(
                         "catalog {}: the property '{name}' is not known to a delta catalog; it knows \
-                         accept-transaction-retention",
+                         accept-transaction-retention, and those of object stores (s3.*, gcs.*, adls.*)",
                         config.name
                     )));
                 }
@@ -74,7 +79,26 @@ impl DeltaCatalog {
         let trimmed = config.warehouse.trim_end_matches('/');
         let root = if trimmed.contains("://") { trimmed.to_owned() } else { format!("file://{trimmed}") };
         store.object(&root).map_err(|e| e.within(format!("catalog {}", config.name)))?;
-        Ok(Arc::new(DeltaCatalog { name: config.name.clone(), store, root, forgetting }))
+        Ok(Arc::new(DeltaCatalog {
+            name: config.name.clone(),
+            store,
+            root,
+            forgetting,
+            probed: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Refuses a store on which two writers could take the same version. Asked once, before the first table is written.
+    ///
+    /// # Errors
+    /// As [`Store::probe_create`].
+    pub async fn check_store(&self) -> Result<()> {
+        let mut probed = self.probed.lock().await;
+        if !*probed {
+            self.store.probe_create(&self.root).await.map_err(|e| e.within(format!("catalog {}", self.name)))?;
+            *probed = true;
+        }
+        Ok(())
     }
 
     /// The catalog's name.

@@ -134,7 +134,7 @@ impl Log {
         let wanted = until.unwrap_or(i64::MAX);
         let Some(newest) = listing.commits.keys().chain(listing.checkpoints.keys()).max().copied() else {
             return match listing.any {
-                true => Err(self.damaged("it has no version that can be read")),
+                true => Err(self.damaged("it has no version that can be read; restore it")),
                 false => Ok(None),
             };
         };
@@ -149,7 +149,7 @@ impl Log {
             .map(|version| async move { Ok::<_, Error>((version, self.commit(version).await?)) })
             .buffered(READS);
         while let Some((version, lines)) = commits.try_next().await? {
-            let lines = lines.ok_or_else(|| self.damaged(&format!("version {version} is missing")))?;
+            let lines = lines.ok_or_else(|| self.damaged(&format!("version {version} is missing; restore it")))?;
             state.apply(&self.root, version, lines)?;
         }
         drop(commits);
@@ -173,11 +173,12 @@ impl Log {
         while let Some(lines) = self.commit(state.version + 1).await? {
             state.apply(&self.root, state.version + 1, lines)?;
         }
+        state.check_complete().map_err(|what| self.damaged(&what))?;
         Ok(state.version > before)
     }
 
     fn damaged(&self, what: &str) -> Error {
-        Error::Decision(format!("the Delta log of {} is damaged: {what}; restore it", self.root))
+        Error::Decision(format!("the Delta log of {} is damaged: {what}", self.root))
     }
 }
 

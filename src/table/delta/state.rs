@@ -42,6 +42,9 @@ impl Entry {
 /// A removed file is told by its path and by the vector that it had.
 type RemovedId = (String, Option<String>);
 
+/// The version of a dispute that the version being taken in has just begun.
+const UNSETTLED: i64 = -1;
+
 /// The state of the log at a version.
 #[derive(Debug)]
 pub(super) struct State {
@@ -62,6 +65,9 @@ pub(super) struct State {
     journal_entries: usize,
     /// The newest version at which a checkpoint is known to be.
     pub checkpoint: Option<i64>,
+    /// Live files that a version removed without naming their deletion vector. By the protocol they stay; who wrote that
+    /// version believes that they are gone.
+    disputed: BTreeMap<Arc<str>, i64>,
 }
 
 /// Files as they were before a version; none: not live.
@@ -82,15 +88,23 @@ impl State {
             journal: VecDeque::new(),
             journal_entries: 0,
             checkpoint: None,
+            disputed: BTreeMap::new(),
         }
     }
 
-    /// Says what is missing of a table.
+    /// Says what is missing of a table, or what in it engines disagree about.
     pub(super) fn check_complete(&self) -> Result<(), String> {
         match (&self.protocol, &self.metadata) {
-            (Some(_), Some(_)) => Ok(()),
-            (None, _) => Err("no version says what protocol it follows".into()),
-            (_, None) => Err("no version says what its columns are".into()),
+            (Some(_), Some(_)) => match self.disputed.first_key_value() {
+                None => Ok(()),
+                Some((path, version)) => Err(format!(
+                    "version {version} removes {path} without its deletion vector, so that its rows are gone for some engines \
+                     and there for others (OPTIMIZE of Trino 476 does that); restore the version before it with an engine \
+                     that has RESTORE, or drop this table"
+                )),
+            },
+            (None, _) => Err("no version says what protocol it follows; restore it".into()),
+            (_, None) => Err("no version says what its columns are; restore it".into()),
         }
     }
 
@@ -115,9 +129,18 @@ impl State {
         for add in added {
             self.add(root, add, Some(&mut changes));
         }
+        self.settle_disputes(version, &note);
         self.version = version;
         self.remember(version, note, changes);
         Ok(())
+    }
+
+    fn settle_disputes(&mut self, version: i64, note: &CommitNote) {
+        // Whoever restores a version says which files there are.
+        if note.operation == "RESTORE" {
+            self.disputed.clear();
+        }
+        self.disputed.values_mut().filter(|since| **since == UNSETTLED).for_each(|since| *since = version);
     }
 
     fn remember(&mut self, version: i64, note: CommitNote, changes: Changes) {
@@ -161,7 +184,10 @@ impl State {
         // Removing a file with a vector that it no longer has changes nothing.
         if self.files.get(&location).is_some_and(|live| live.vector_id() == vector) {
             let before = self.files.remove(&location);
+            self.disputed.remove(&location);
             changes.push((location, before));
+        } else if vector.is_none() && self.files.contains_key(&location) {
+            self.disputed.insert(location, UNSETTLED);
         }
         self.removed.insert((remove.path.clone(), vector), remove);
     }
@@ -169,6 +195,7 @@ impl State {
     fn add(&mut self, root: &str, add: Add, changes: Option<&mut Changes>) {
         let entry = Arc::new(Entry::new(root, add));
         self.removed.remove(&(entry.add.path.clone(), entry.vector_id()));
+        self.disputed.remove(&entry.location);
         let before = self.files.insert(entry.location.clone(), entry.clone());
         if let Some(changes) = changes {
             changes.push((entry.location.clone(), before));

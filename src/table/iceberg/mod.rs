@@ -81,7 +81,7 @@ impl IcebergTable {
         let schema = from_iceberg_schema(loaded.metadata.current_schema()).map_err(|e| e.within(&name))?;
         Ok(IcebergTable {
             name,
-            store: catalog.store.clone(),
+            store: catalog.catalog.clone().store_of(&table).unwrap_or_else(|| catalog.store.clone()),
             catalog,
             table,
             uuid: loaded.metadata.uuid(),

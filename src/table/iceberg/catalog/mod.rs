@@ -14,7 +14,7 @@ use iceberg::{TableRequirement, TableUpdate};
 
 pub(super) use self::document::Document;
 use crate::error::{Error, Result};
-use crate::files::Store;
+use crate::files::{Store, check_store_properties};
 
 /// Which catalog to open, and how.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct CatalogConfig {
     pub kind: CatalogKind,
     /// Folder or URL under which tables are created; for REST, the name or location that the server knows it by.
     pub warehouse: Option<String>,
-    /// Iceberg REST names (`credential`, `token`, `scope`, `header.*`, …).
+    /// Iceberg REST names (`credential`, `token`, `scope`, `header.*`, …), and those of [`crate::files::STORE_PROPERTIES`].
     pub properties: BTreeMap<String, String>,
 }
 
@@ -123,6 +123,11 @@ pub(super) trait Catalog: Send + Sync {
 
     /// Where `table` is to be created, `None` where the catalog decides.
     fn location_of(&self, table: &TableName) -> Option<String>;
+
+    /// The store of `table`'s files, which was loaded before; `None` where it is the catalog's.
+    fn store_of(self: Arc<Self>, _table: &TableName) -> Option<Store> {
+        None
+    }
 }
 
 /// An opened catalog.
@@ -143,10 +148,19 @@ impl std::fmt::Debug for CatalogHandle {
 /// # Errors
 /// [`Error::Config`] for settings that cannot work, [`Error::Unreachable`] where the catalog does not answer.
 pub async fn open_catalog(config: CatalogConfig) -> Result<Arc<CatalogHandle>> {
-    let store = Store::local();
-    let catalog: Arc<dyn Catalog> = match &config.kind {
-        CatalogKind::Rest { .. } => Arc::new(rest::RestCatalog::open(&config).await?),
-        _ => Arc::new(sql::SqlCatalog::open(&config, store.clone()).await?),
+    check_store_properties(&config.name, &config.properties)?;
+    let (store, catalog): (Store, Arc<dyn Catalog>) = match &config.kind {
+        CatalogKind::Rest { .. } => {
+            let catalog = rest::RestCatalog::open(&config).await?;
+            (catalog.store().clone(), Arc::new(catalog))
+        }
+        _ => {
+            let store = Store::with_properties(&config.properties);
+            if let Some(warehouse) = &config.warehouse {
+                store.object(&warehouse_url(warehouse)?).map_err(|e| e.within(format!("catalog {}", config.name)))?;
+            }
+            (store.clone(), Arc::new(sql::SqlCatalog::open(&config, store).await?))
+        }
     };
     Ok(Arc::new(CatalogHandle { name: config.name, store, catalog }))
 }
@@ -158,7 +172,7 @@ impl CatalogHandle {
         &self.name
     }
 
-    /// The files of the catalog's tables.
+    /// The files of the catalog's tables, where it lends no credentials for single tables.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store

@@ -1,8 +1,10 @@
 //! An Iceberg REST catalog. A client of our own, because a commit must be sent once and its answer must be told apart:
 //! done, refused, or unknown.
 
+mod vending;
+
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,9 +15,11 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use self::vending::{Loan, Loans};
 use super::auth::Auth;
 use super::{Answer, Catalog, CatalogConfig, CatalogKind, Creation, Loaded, TableName};
 use crate::error::{Error, Result};
+use crate::files::Store;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,6 +43,8 @@ struct TableAnswer {
     #[serde(rename = "metadata-location")]
     location: Option<String>,
     metadata: TableMetadata,
+    #[serde(flatten)]
+    loan: Loan,
 }
 
 #[derive(Serialize)]
@@ -100,6 +106,9 @@ pub(super) struct RestCatalog {
     base: String,
     /// Between the levels of a namespace in a path, percent-encoded.
     separator: String,
+    /// With what the file and the server say about the files of all tables.
+    store: Store,
+    loans: Mutex<Loans>,
 }
 
 impl RestCatalog {
@@ -110,13 +119,29 @@ impl RestCatalog {
         let address = uri.trim_end_matches('/').to_owned();
         let http = client(&config.name, &config.properties)?;
         let auth = Auth::new(&http, &address, &config.properties);
-        let mut catalog = RestCatalog { name: config.name.clone(), http, auth, base: address, separator: "%1F".into() };
+        let mut catalog = RestCatalog {
+            name: config.name.clone(),
+            http,
+            auth,
+            base: address,
+            separator: "%1F".into(),
+            store: Store::local(),
+            loans: Mutex::default(),
+        };
         let answer = catalog.server_config(config.warehouse.as_deref()).await?;
 
         let flat = |m: HashMap<String, Option<String>>| m.into_iter().filter_map(|(k, v)| Some((k, v?)));
         let mut properties: BTreeMap<String, String> = flat(answer.defaults).collect();
         properties.extend(config.properties.clone());
         properties.extend(flat(answer.overrides));
+        catalog.store = Store::with_properties(&properties);
+        if vending::wanted(&properties) {
+            let (name, value) = vending::DELEGATION;
+            let asked = |key: &String| key.strip_prefix("header.").is_some_and(|h| h.eq_ignore_ascii_case(name));
+            if !properties.keys().any(asked) {
+                properties.insert(format!("header.{name}"), value.to_owned());
+            }
+        }
         catalog.http = client(&config.name, &properties)?;
         let address = properties.get("uri").map_or(catalog.base.as_str(), |u| u.trim_end_matches('/')).to_owned();
         catalog.auth = Auth::new(&catalog.http, &address, &properties);
@@ -128,6 +153,11 @@ impl RestCatalog {
             None => format!("{address}/v1"),
         };
         Ok(catalog)
+    }
+
+    /// The files of tables for which nothing is lent.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     async fn server_config(&self, warehouse: Option<&str>) -> Result<ConfigAnswer> {
@@ -258,7 +288,7 @@ impl RestCatalog {
         let status = answer.status();
         if status.is_success() {
             return match read_body(answer, TABLE_BODY_BYTES_MAX).await.and_then(|b| table_answer(&b)) {
-                Ok(loaded) => Answer::Committed(loaded),
+                Ok((loaded, _)) => Answer::Committed(loaded),
                 Err(e) => Answer::Unknown(format!("catalog {}: committed, but the answer is lost: {e}", self.name)),
             };
         }
@@ -283,7 +313,8 @@ impl Catalog for RestCatalog {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
                 let body = read_body(answer, TABLE_BODY_BYTES_MAX).await.map_err(|e| self.unreachable(&what, &e))?;
-                let loaded = table_answer(&body).map_err(|e| self.unreachable(&what, &e))?;
+                let (loaded, loan) = table_answer(&body).map_err(|e| self.unreachable(&what, &e))?;
+                self.keep(table, loan);
                 Ok(Some(known.filter(|k| k.location == loaded.location).cloned().unwrap_or(loaded)))
             }
             _ => Err(self.error(answer, &what).await),
@@ -350,6 +381,10 @@ impl Catalog for RestCatalog {
     fn location_of(&self, _table: &TableName) -> Option<String> {
         None
     }
+
+    fn store_of(self: Arc<Self>, table: &TableName) -> Option<Store> {
+        self.lent_store(table)
+    }
 }
 
 /// A client that sends the `header.*` properties with every request.
@@ -384,10 +419,10 @@ fn token_refused(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 419)
 }
 
-fn table_answer(body: &[u8]) -> Result<Loaded, String> {
+fn table_answer(body: &[u8]) -> Result<(Loaded, Loan), String> {
     let answer: TableAnswer = serde_json::from_slice(body).map_err(|e| format!("it cannot be read: {e}"))?;
     let location = answer.location.ok_or("it has no metadata-location")?;
-    Ok(Loaded { metadata: Arc::new(answer.metadata), location, document: None })
+    Ok((Loaded { metadata: Arc::new(answer.metadata), location, document: None }, answer.loan))
 }
 
 /// Reads a body of at most `limit` bytes.
