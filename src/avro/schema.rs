@@ -146,9 +146,13 @@ fn record_columns(fields: &[AvroField], format_version: u8) -> Result<Vec<Field>
                     "" => format!("field `{}`: {what}", field.name),
                     path => format!("field `{}.{path}`: {what}", field.name),
                 })?;
-            Ok(Field { doc: field.doc.clone(), ..Field::new(&field.name, kind, required) })
+            Ok(column(field, kind, required))
         })
         .collect()
+}
+
+fn column(field: &AvroField, kind: Type, required: bool) -> Field {
+    Field { doc: field.doc.clone(), aliases: field.aliases.clone(), ..Field::new(&field.name, kind, required) }
 }
 
 /// A path below a field, and what is wrong there.
@@ -198,7 +202,7 @@ fn column_type(avro: &Avro, version: u8) -> Result<(Type, bool), Fault> {
         Avro::Record(fields) => {
             let fields = fields.iter().map(|field| {
                 let (kind, required) = column_type(&field.kind, version).map_err(below(&field.name))?;
-                Ok(Field { doc: field.doc.clone(), ..Field::new(&field.name, kind, required) })
+                Ok(column(field, kind, required))
             });
             Type::Struct(fields.collect::<Result<_, Fault>>()?)
         }

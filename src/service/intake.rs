@@ -11,7 +11,7 @@ use crate::avro::{Decoder, Half, Pushed};
 use crate::core::change::{Chunk, Run};
 use crate::core::offsets::{Epoch, PartitionId};
 use crate::error::Error;
-use crate::settings::OnBadRecord;
+use crate::settings::{OnBadRecord, OnIncompatibleSchema};
 use crate::source::{Flow, Handler, Message, TopicPartition};
 
 /// A chunk is passed on when it holds this many events…
@@ -43,6 +43,8 @@ pub(super) enum SchemaAnswer {
     Found(String),
     /// The registry does not have it: records that name it are bad.
     Unknown(String),
+    /// The tables cannot hold its rows.
+    Incompatible(String),
 }
 
 /// Topic id by name, kept current by the pipeline.
@@ -68,6 +70,9 @@ pub(super) struct Intake {
     answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
     asked: Option<(u32, Half)>,
     unknown: HashMap<(u32, Half), (Instant, String)>,
+    /// Schemas whose rows the tables cannot hold, where their records are bad ones.
+    incompatible: HashMap<(u32, Half), String>,
+    on_incompatible_schema: OnIncompatibleSchema,
     on_bad_record: OnBadRecord,
     stopped: bool,
     logged: (Instant, u32),
@@ -80,7 +85,7 @@ impl Intake {
         topics: TopicIds,
         out: mpsc::Sender<FromIntake>,
         answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
-        on_bad_record: OnBadRecord,
+        (on_bad_record, on_incompatible_schema): (OnBadRecord, OnIncompatibleSchema),
         rejected: Arc<std::sync::Mutex<Rejected>>,
     ) -> Self {
         Intake {
@@ -94,6 +99,8 @@ impl Intake {
             answers,
             asked: None,
             unknown: HashMap::new(),
+            incompatible: HashMap::new(),
+            on_incompatible_schema,
             on_bad_record,
             stopped: false,
             logged: (Instant::now(), 0),
@@ -198,9 +205,14 @@ impl Intake {
                     self.unknown.insert((id, of), (Instant::now(), reason));
                     continue;
                 }
+                SchemaAnswer::Incompatible(why) => Err(Error::Decision(why)),
             };
-            if let Err(error) = added {
-                self.stop(error.within(format_args!("schema {id}")));
+            match (added, self.on_incompatible_schema) {
+                (Ok(()), _) => {}
+                (Err(Error::Decision(why)), OnIncompatibleSchema::DeadLetter) => {
+                    self.incompatible.insert((id, of), why);
+                }
+                (Err(error), _) => self.stop(error.within(format_args!("{of} schema {id} does not fit the tables"))),
             }
         }
     }
@@ -253,6 +265,10 @@ impl Intake {
     }
 
     fn ask(&mut self, message: &Message<'_>, id: u32, of: Half) -> Flow {
+        if let Some(why) = self.incompatible.get(&(id, of)) {
+            let bad = format!("incompatible_schema: {of} schema {id}: {why}");
+            return self.reject(message, "incompatible_schema", &bad);
+        }
         match self.unknown.get(&(id, of)) {
             Some((at, reason)) if at.elapsed() < UNKNOWN_SCHEMA => {
                 let bad = format!("unknown_schema: {of}: {reason}");

@@ -26,19 +26,19 @@ pub use self::clock::now_ms;
 pub use self::epoch::{open_epoch, set_vector};
 pub use self::log::{cluster_within, read_log};
 pub use self::pipeline::Progress;
-pub use self::tables::{Catalogs, event_shape, open_catalog, open_engine, open_lake};
+pub use self::tables::{Catalogs, event_shape, formats, open_catalog, open_engine, open_lake};
 
 use self::intake::{Intake, Rejected};
 use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, TableRun, by_identity, topic_ids};
 use self::retry::{backoff, until_reachable};
-use self::schemas::{SchemaDesk, first_topic, latest};
+use self::schemas::{Needs, SchemaDesk, first_topic, latest};
 use self::starts::Starts;
 use self::table_task::TableTask;
 use crate::avro::{Decoder, EventShape, table_schema};
 use crate::core::fold::Semantics;
 use crate::core::key_index::{KeyEncoder, KeyWidth};
 use crate::core::mutant::Mutants;
-use crate::core::schema::TableSchema;
+use crate::core::schema::{TableSchema, learn_names};
 use crate::core::writer::{Writer, WriterConfig};
 use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Topics};
 use crate::source::{Cluster, Registry, Source, SourceConfig, TopicSelection};
@@ -212,7 +212,7 @@ async fn start(
     let ask = || latest(&registry, &topic, patience.subject);
     let newest = until_reachable("schema registry", Some(patience.unreachable), ask).await?;
     let shape = event_shape(pipeline).with_key_schema(newest.key.is_some());
-    let tables = open_tables(settings, catalogs, pipeline, &shape, &newest, (seen, patience)).await?;
+    let (tables, wanted) = open_tables(settings, catalogs, pipeline, &shape, &newest, (seen, patience)).await?;
     let until = match options.until_caught_up {
         true => {
             let partitions: Vec<_> = topology.partitions().map(|(partition, _)| partition).collect();
@@ -224,7 +224,7 @@ async fn start(
     let starts = Arc::new(Starts { cluster, topics, start: pipeline.start, first });
 
     let (answer, answers) = mpsc::channel(16);
-    let schema = tables[0].schema();
+    let schema = known_names(&tables[0].schema(), &wanted);
     let plan = saved_index::plan(settings, pipeline, &tables, &schema)?;
     let mut runs = Vec::new();
     for (number, (table, restored)) in tables.iter().zip(plan.restored).enumerate() {
@@ -242,18 +242,17 @@ async fn start(
     let decoder = decoder(&schema, &shape, plan.encoder.clone())?;
     let topic_ids = Arc::new(std::sync::Mutex::new(topic_ids(&topology)));
     let rejected = Arc::new(std::sync::Mutex::new(Rejected::default()));
-    let handler =
-        Intake::new(decoder, topic_ids.clone(), chunks, schema_questions, pipeline.on_bad_record, rejected.clone());
+    let rules = (pipeline.on_bad_record, pipeline.on_incompatible_schema);
+    let handler = Intake::new(decoder, topic_ids.clone(), chunks, schema_questions, rules, rejected.clone());
     let source = Source::start(&source_config(settings, pipeline, &topology)?, Box::new(handler))?;
-    let desk = SchemaDesk {
-        registry,
+    let needs = Needs {
         shape,
         key_schema: newest.key,
         table: schema,
+        formats: formats(settings, pipeline).into(),
         format_version: pipeline.tables.iter().map(|t| t.format_version).min().unwrap_or(2),
-        answers: schema_answers,
-        grown,
     };
+    let desk = SchemaDesk { registry, needs, answers: schema_answers, grown };
     let progress = options.progress.get(&pipeline.name).cloned().unwrap_or_default();
     Ok(PipelineRun {
         name: pipeline.name.clone(),
@@ -286,16 +285,20 @@ async fn open_tables(
     shape: &EventShape,
     newest: &schemas::Latest,
     (seen, patience): (&[Arc<str>], Patience),
-) -> Result<Vec<Arc<dyn LakeTable>>> {
+) -> Result<(Vec<Arc<dyn LakeTable>>, Vec<TableSchema>)> {
     let mut opened: Vec<Arc<dyn LakeTable>> = Vec::new();
+    let mut asked = Vec::new();
+    let formats = formats(settings, pipeline);
     for table in &pipeline.tables {
         let name = table.catalog.as_str();
         let catalog = until_reachable(name, Some(patience.unreachable), || catalogs.get(settings, name)).await?;
         let mut last = None;
         for value in std::iter::once(&newest.value).chain(seen) {
             let wanted = table_schema(value, newest.key.as_deref(), shape, table.format_version)?;
-            let open = || tables::open_table(&catalog, &pipeline.name, table, &wanted);
+            let opening = tables::Opening { pipeline, formats: &formats, table };
+            let open = || tables::open_table(&catalog, &opening, &wanted);
             last = Some(until_reachable(name, Some(patience.unreachable), open).await?);
+            asked.push(wanted);
         }
         opened.extend(last);
     }
@@ -310,7 +313,14 @@ async fn open_tables(
             other.name()
         )));
     }
-    Ok(opened)
+    Ok((opened, asked))
+}
+
+/// The table's columns with the other names under which the events of these schemas have them.
+fn known_names(table: &TableSchema, wanted: &[TableSchema]) -> Arc<TableSchema> {
+    let mut known = table.clone();
+    wanted.iter().for_each(|wanted| learn_names(&mut known, wanted));
+    Arc::new(known)
 }
 
 fn decoder(schema: &TableSchema, shape: &EventShape, encoder: Option<Arc<KeyEncoder>>) -> Result<Decoder> {

@@ -160,6 +160,8 @@ pub struct Pipeline {
     pub start: Start,
     /// What happens to a record that cannot be read.
     pub on_bad_record: OnBadRecord,
+    /// What happens to the records of a schema that does not fit the tables.
+    pub on_incompatible_schema: OnIncompatibleSchema,
 }
 
 /// What a pipeline reads.
@@ -292,6 +294,15 @@ pub enum OnBadRecord {
     Stop,
     /// The record is counted, logged and passed over.
     Skip,
+}
+
+/// What happens to the records of a schema whose rows the tables cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnIncompatibleSchema {
+    /// The pipeline stops with exit code 4.
+    Stop,
+    /// Each is a bad record that goes to the dead letters; records of other schemas go on.
+    DeadLetter,
 }
 
 /// A job of `firn run`.

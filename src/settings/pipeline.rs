@@ -7,7 +7,8 @@ use super::fault::{Faults, suggestion};
 use super::names;
 use super::read::{Item, Section};
 use super::{
-    Catalog, CatalogKind, Commit, Delete, Mode, OnBadRecord, Pipeline, RecordKey, Start, Table, TableRef, Topics, keys,
+    Catalog, CatalogKind, Commit, Delete, Mode, OnBadRecord, OnIncompatibleSchema, Pipeline, RecordKey, Start, Table,
+    TableRef, Topics, keys,
 };
 
 const LINEAGE: &str = "_kafka";
@@ -60,6 +61,7 @@ pub(super) fn pipeline(name: &str, item: Item<'_>, context: &mut Context<'_>, fa
         commit: commit(&section, context.memory, faults),
         start: start(&section, faults),
         on_bad_record: on_bad_record(&section, faults),
+        on_incompatible_schema: OnIncompatibleSchema::Stop,
     };
     check_columns(&section, &pipeline, faults);
     if mode == Mode::Append {
