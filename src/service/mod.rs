@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -40,8 +40,8 @@ use crate::core::key_index::{KeyEncoder, KeyWidth};
 use crate::core::mutant::Mutants;
 use crate::core::schema::{TableSchema, learn_names};
 use crate::core::writer::{Writer, WriterConfig};
-use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Topics};
-use crate::source::{Cluster, Registry, Source, SourceConfig, TopicSelection};
+use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, SchemaRegistry, Settings, Topics};
+use crate::source::{Access, Cluster, Login, Registry, Source, SourceConfig, TopicSelection};
 use crate::table::LakeTable;
 use crate::{Error, Result};
 
@@ -172,8 +172,16 @@ pub fn registry(settings: &Settings) -> Result<Registry> {
     let RegistryUrl::Url(url) = &settings.schema_registry.url else {
         return Err(Error::Config("schema_registry.url: embedded serves `firn demo` and `firn broker` alone".into()));
     };
-    let login = settings.schema_registry.username.clone().zip(settings.schema_registry.password.clone());
-    Registry::new(url, login)
+    let SchemaRegistry { username, password, token, tls, .. } = &settings.schema_registry;
+    let basic = username.clone().map(|user| Login::Basic(user, password.clone().unwrap_or_default()));
+    let text = |secret: &SecretString| secret.expose_secret().to_owned();
+    let identity = tls.certificate.as_ref().zip(tls.key.as_ref());
+    let access = Access {
+        login: basic.or_else(|| token.clone().map(Login::Bearer)),
+        authorities: tls.ca.as_ref().map(|ca| text(ca).into_bytes()),
+        identity: identity.map(|(certificate, key)| format!("{}\n{}", text(certificate), text(key)).into()),
+    };
+    Registry::new(url, access)
 }
 
 /// A client that asks the brokers of the settings.

@@ -15,7 +15,10 @@ pub(super) const TOP: Keys = Keys {
 
 pub(super) const KAFKA: Keys = Keys { accepted: &["brokers", "properties"], not_built: &[] };
 
-pub(super) const SCHEMA_REGISTRY: Keys = Keys { accepted: &["url", "username", "password"], not_built: &[] };
+pub(super) const SCHEMA_REGISTRY: Keys =
+    Keys { accepted: &["url", "username", "password", "token", "tls"], not_built: &[] };
+
+pub(super) const REGISTRY_TLS: Keys = Keys { accepted: &["ca", "certificate", "key"], not_built: &[] };
 
 pub(super) const CATALOG: Keys = Keys { accepted: &["type", "uri", "warehouse", "properties"], not_built: &[] };
 
@@ -48,10 +51,11 @@ pub(super) const COMMIT: Keys = Keys { accepted: &["interval", "max_rows", "max_
 
 /// Every section with the name that the documentation gives it.
 #[cfg(test)]
-pub(super) const SECTIONS: [(&str, &Keys); 8] = [
+pub(super) const SECTIONS: [(&str, &Keys); 9] = [
     ("", &TOP),
     ("kafka", &KAFKA),
     ("schema_registry", &SCHEMA_REGISTRY),
+    ("schema_registry.tls", &REGISTRY_TLS),
     ("catalogs.<name>", &CATALOG),
     ("pipelines.<name>", &PIPELINE),
     ("pipelines.<name>.delete", &DELETE),

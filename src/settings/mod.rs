@@ -81,6 +81,21 @@ pub struct SchemaRegistry {
     pub username: Option<String>,
     /// Set only together with `username`.
     pub password: Option<SecretString>,
+    /// For bearer authentication; not set together with `username`.
+    pub token: Option<SecretString>,
+    /// Certificates of the connection.
+    pub tls: RegistryTls,
+}
+
+/// Certificates and keys in PEM.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryTls {
+    /// Authorities to trust besides the public ones.
+    pub ca: Option<SecretString>,
+    /// What Firn presents; set only together with `key`.
+    pub certificate: Option<SecretString>,
+    /// The private key of `certificate`.
+    pub key: Option<SecretString>,
 }
 
 /// Where the registry is.

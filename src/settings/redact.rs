@@ -59,6 +59,15 @@ impl Display for Settings {
         if registry.password.is_some() {
             writeln!(f, "  password: {}", quoted(HIDDEN))?;
         }
+        if registry.token.is_some() {
+            writeln!(f, "  token: {}", quoted(HIDDEN))?;
+        }
+        let tls = [("ca", &registry.tls.ca), ("certificate", &registry.tls.certificate), ("key", &registry.tls.key)];
+        let tls: Vec<_> = tls.iter().filter(|(_, set)| set.is_some()).map(|(key, _)| *key).collect();
+        if !tls.is_empty() {
+            writeln!(f, "  tls:")?;
+            tls.iter().try_for_each(|key| writeln!(f, "    {key}: {}", quoted(HIDDEN)))?;
+        }
         writeln!(f, "catalogs:")?;
         self.catalogs.values().try_for_each(|catalog| show_catalog(f, catalog))?;
         if !self.pipelines.is_empty() {

@@ -19,7 +19,7 @@ mod tests;
 
 pub use self::config::{SourceConfig, check_properties};
 pub use self::handle::{Command, Event, Flow, Handler, Message, Source};
-pub use self::registry::{Fingerprint, Registry, RegistryError, Schema, Version};
+pub use self::registry::{Access, Fingerprint, Login, Opinion, Registry, RegistryError, Schema, Version};
 pub use self::topics::{Cluster, StartAt, TopicInfo, TopicSelection, Topology};
 
 use std::sync::Arc;
