@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firn::commands::{
     self, BrokerArgs, CheckArgs, DemoArgs, GetArgs, OffsetsSetArgs, OffsetsShowArgs, PartitionOffset, RunArgs, SqlArgs,
-    TopicSpec,
+    TopicSpec, VerdictArgs,
 };
 use firn::query::Format;
 use firn::settings::Role;
@@ -104,6 +104,11 @@ enum Command {
         #[command(subcommand)]
         command: Offsets,
     },
+    /// What a schema would do to the tables, before it is registered
+    Schema {
+        #[command(subcommand)]
+        command: Schema,
+    },
     /// Serve the embedded broker and registry, for development
     Broker {
         /// Where the schema registry listens
@@ -112,6 +117,23 @@ enum Command {
         /// A topic to create; may be repeated
         #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
         topics: Vec<TopicSpec>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Schema {
+    /// Say what would become of each table; exit 0 when all can hold its rows, 1 when one cannot
+    Verdict {
+        #[command(flatten)]
+        config: Config,
+        /// The pipeline that writes the tables
+        #[arg(long)]
+        pipeline: String,
+        /// How the verdict is printed
+        #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+        format: ReportFormat,
+        /// The Avro schema of the values; without it, the newest of the registry's subject
+        schema: Option<PathBuf>,
     },
 }
 
@@ -210,6 +232,9 @@ async fn dispatch(command: Command, out: commands::Output<'_>) -> Result<()> {
             commands::check(CheckArgs { config, verbose }, out).await
         }
         Command::Offsets { command } => offsets(command, out).await,
+        Command::Schema { command: Schema::Verdict { config: Config { config }, pipeline, format, schema } } => {
+            commands::schema_verdict(VerdictArgs { config, pipeline, schema, format: format.into() }, out).await
+        }
         Command::Broker { registry_listen, topics } => {
             commands::broker(BrokerArgs { registry_listen, topics }, out).await
         }
@@ -219,16 +244,21 @@ async fn dispatch(command: Command, out: commands::Output<'_>) -> Result<()> {
 async fn offsets(command: Offsets, out: commands::Output<'_>) -> Result<()> {
     match command {
         Offsets::Show { config: Config { config }, format } => {
-            let format = match format {
-                ReportFormat::Table => Format::Table,
-                ReportFormat::Json => Format::Json,
-            };
-            commands::offsets_show(OffsetsShowArgs { config, format }, out).await
+            commands::offsets_show(OffsetsShowArgs { config, format: format.into() }, out).await
         }
         Offsets::Set { config, pipeline, table, positions, from_property, new_epoch, force, reason } => {
             let config = config.config;
             let args = OffsetsSetArgs { config, pipeline, table, positions, from_property, new_epoch, force, reason };
             commands::offsets_set(args, out).await
+        }
+    }
+}
+
+impl From<ReportFormat> for Format {
+    fn from(format: ReportFormat) -> Self {
+        match format {
+            ReportFormat::Table => Format::Table,
+            ReportFormat::Json => Format::Json,
         }
     }
 }

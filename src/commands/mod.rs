@@ -6,6 +6,7 @@ mod broker;
 mod check;
 mod demo;
 mod offsets;
+mod verdict;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use self::broker::{BrokerArgs, broker};
 pub use self::check::{CheckArgs, check};
 pub use self::demo::demo;
 pub use self::offsets::{OffsetsSetArgs, OffsetsShowArgs, offsets_set, offsets_show};
+pub use self::verdict::{VerdictArgs, schema_verdict};
 
 use crate::query::{self, Format};
 use crate::service::{self, RunOptions};

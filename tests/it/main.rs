@@ -11,6 +11,7 @@
 mod contract;
 mod delta;
 mod deltalake;
+mod evolve;
 mod formats;
 mod iceberg;
 mod query;
