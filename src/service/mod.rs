@@ -28,20 +28,21 @@ pub use self::log::{cluster_within, read_log};
 pub use self::pipeline::Progress;
 pub use self::tables::{Catalogs, event_shape, formats, open_catalog, open_engine, open_lake};
 
-use self::intake::{Intake, Rejected};
+use self::intake::{Intake, Rejected, Rules};
 use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, TableRun, by_identity, topic_ids};
 use self::retry::{backoff, until_reachable};
 use self::schemas::{Needs, SchemaDesk, first_topic, latest};
 use self::starts::Starts;
 use self::table_task::TableTask;
 use crate::avro::{Decoder, EventShape, table_schema};
+use crate::core::budget::Budget;
 use crate::core::fold::Semantics;
 use crate::core::key_index::{KeyEncoder, KeyWidth};
 use crate::core::mutant::Mutants;
 use crate::core::schema::{TableSchema, learn_names};
 use crate::core::writer::{Writer, WriterConfig};
 use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, SchemaRegistry, Settings, Topics};
-use crate::source::{Access, Cluster, Login, Registry, Source, SourceConfig, TopicSelection};
+use crate::source::{Access, Cluster, DeadLetters, Login, Registry, Source, SourceConfig, TopicSelection};
 use crate::table::LakeTable;
 use crate::{Error, Result};
 
@@ -229,6 +230,7 @@ async fn start(
         false => None,
     };
     let first = topology.topics.values().map(|info| info.id.clone()).collect();
+    let dead_letters = dead_letters(settings, pipeline, &cluster).await?;
     let starts = Arc::new(Starts { cluster, topics, start: pipeline.start, first });
 
     let (answer, answers) = mpsc::channel(16);
@@ -239,6 +241,7 @@ async fn start(
         let mut task = TableTask::new(number, table.clone(), &pipeline.name, starts.clone(), answer.clone());
         task.keys = plan.encoder.clone();
         task.order_by = pipeline.order_by.clone();
+        task.dead_letters = dead_letters.clone();
         task.saved = plan.places.get(number).cloned();
         let writer = Writer::new(writer_config(settings, pipeline, table.name(), &schema, plan.encoder.as_deref()));
         runs.push(TableRun { task, writer: saved_index::restore(writer, restored) });
@@ -250,7 +253,13 @@ async fn start(
     let decoder = decoder(&schema, &shape, plan.encoder.clone())?;
     let topic_ids = Arc::new(std::sync::Mutex::new(topic_ids(&topology)));
     let rejected = Arc::new(std::sync::Mutex::new(Rejected::default()));
-    let rules = (pipeline.on_bad_record, pipeline.on_incompatible_schema);
+    let rules = Rules {
+        pipeline: pipeline.name.clone(),
+        on_bad_record: pipeline.on_bad_record,
+        on_incompatible_schema: pipeline.on_incompatible_schema,
+        budget: Budget::new(pipeline.max_bad_ratio),
+        dead_letters,
+    };
     let handler = Intake::new(decoder, topic_ids.clone(), chunks, schema_questions, rules, rejected.clone());
     let source = Source::start(&source_config(settings, pipeline, &topology)?, Box::new(handler))?;
     let needs = Needs {
@@ -283,6 +292,26 @@ async fn start(
         looked: Instant::now(),
         topics_looked: Instant::now(),
     })
+}
+
+/// The dead-letter topic of a pipeline, where it has one. Its topic has to be there: nothing is to be rejected into the void.
+async fn dead_letters(settings: &Settings, pipeline: &Pipeline, cluster: &Cluster) -> Result<Option<Arc<DeadLetters>>> {
+    let (Some(topic), Brokers::List(brokers)) = (&pipeline.dead_letter, &settings.kafka.brokers) else {
+        return Ok(None);
+    };
+    let selection = TopicSelection::parse(std::slice::from_ref(topic))?;
+    match cluster.describe_once(&selection).await {
+        Ok(_) => {}
+        Err(Error::Config(_)) => {
+            return Err(Error::Config(format!(
+                "the dead-letter topic {topic} does not exist: create it, with records at least as large as those of the topics \
+                 that are read"
+            )));
+        }
+        Err(error) => return Err(error),
+    }
+    let letters = DeadLetters::connect(brokers, &kafka_properties(settings), topic).await?;
+    Ok(Some(Arc::new(letters)))
 }
 
 /// Opens all tables of a pipeline, grown to the newest schema and to those seen in the stream.

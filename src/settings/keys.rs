@@ -37,12 +37,16 @@ pub(super) const PIPELINE: Keys = Keys {
         "commit",
         "start",
         "on_bad_record",
+        "dead_letter",
+        "max_bad_ratio",
         "on_incompatible_schema",
     ],
-    not_built: &["merge", "dead_letter"],
+    not_built: &["merge"],
 };
 
 pub(super) const DELETE: Keys = Keys { accepted: &["field", "values"], not_built: &[] };
+
+pub(super) const DEAD_LETTER: Keys = Keys { accepted: &["topic"], not_built: &[] };
 
 pub(super) const TABLE: Keys =
     Keys { accepted: &["catalog", "name", "format_version", "partition_by", "sort_by"], not_built: &[] };
@@ -51,7 +55,7 @@ pub(super) const COMMIT: Keys = Keys { accepted: &["interval", "max_rows", "max_
 
 /// Every section with the name that the documentation gives it.
 #[cfg(test)]
-pub(super) const SECTIONS: [(&str, &Keys); 9] = [
+pub(super) const SECTIONS: [(&str, &Keys); 10] = [
     ("", &TOP),
     ("kafka", &KAFKA),
     ("schema_registry", &SCHEMA_REGISTRY),
@@ -59,6 +63,7 @@ pub(super) const SECTIONS: [(&str, &Keys); 9] = [
     ("catalogs.<name>", &CATALOG),
     ("pipelines.<name>", &PIPELINE),
     ("pipelines.<name>.delete", &DELETE),
+    ("pipelines.<name>.dead_letter", &DEAD_LETTER),
     ("pipelines.<name>.tables[]", &TABLE),
     ("pipelines.<name>.commit", &COMMIT),
 ];

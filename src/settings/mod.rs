@@ -177,6 +177,10 @@ pub struct Pipeline {
     pub on_bad_record: OnBadRecord,
     /// What happens to the records of a schema that does not fit the tables.
     pub on_incompatible_schema: OnIncompatibleSchema,
+    /// The topic of rejected records, where there is one.
+    pub dead_letter: Option<String>,
+    /// The share of bad records, from 0 to 1, beyond which the pipeline stops.
+    pub max_bad_ratio: Option<f64>,
 }
 
 /// What a pipeline reads.
@@ -309,6 +313,8 @@ pub enum OnBadRecord {
     Stop,
     /// The record is counted, logged and passed over.
     Skip,
+    /// As it is, with the reason, it goes to a topic of its own.
+    DeadLetter,
 }
 
 /// What happens to the records of a schema whose rows the tables cannot hold.

@@ -7,6 +7,7 @@
 mod admin;
 mod client;
 mod config;
+mod dead_letters;
 mod handle;
 mod kafka;
 mod poll;
@@ -18,7 +19,9 @@ mod topics;
 mod tests;
 
 pub use self::config::{SourceConfig, check_properties};
+pub use self::dead_letters::{DeadLetters, Taken};
 pub use self::handle::{Command, Event, Flow, Handler, Message, Source};
+pub use self::kafka::Headers;
 pub use self::registry::{Access, Fingerprint, Login, Opinion, Registry, RegistryError, Schema, Version};
 pub use self::topics::{Cluster, StartAt, TopicInfo, TopicSelection, Topology};
 

@@ -9,6 +9,7 @@
 )]
 
 mod contract;
+mod dead_letters;
 mod delta;
 mod deltalake;
 mod evolve;
