@@ -12,5 +12,6 @@ pub mod offsets;
 pub mod order;
 pub mod plan;
 pub mod reposition;
+pub mod resubmit;
 pub mod schema;
 pub mod writer;

@@ -5,6 +5,7 @@ mod epoch;
 mod intake;
 mod log;
 mod pipeline;
+mod replay;
 mod retry;
 mod saved_index;
 mod schemas;
@@ -26,6 +27,7 @@ pub use self::clock::now_ms;
 pub use self::epoch::{open_epoch, set_vector};
 pub use self::log::{cluster_within, read_log};
 pub use self::pipeline::Progress;
+pub use self::replay::{Replay, dead_letters, replay};
 pub use self::tables::{Catalogs, event_shape, formats, open_catalog, open_engine, open_lake};
 
 use self::intake::{Intake, Rejected, Rules};
@@ -230,7 +232,7 @@ async fn start(
         false => None,
     };
     let first = topology.topics.values().map(|info| info.id.clone()).collect();
-    let dead_letters = dead_letters(settings, pipeline, &cluster).await?;
+    let dead_letters = letter_box(settings, pipeline, &cluster).await?;
     let starts = Arc::new(Starts { cluster, topics, start: pipeline.start, first });
 
     let (answer, answers) = mpsc::channel(16);
@@ -295,7 +297,7 @@ async fn start(
 }
 
 /// The dead-letter topic of a pipeline, where it has one. Its topic has to be there: nothing is to be rejected into the void.
-async fn dead_letters(settings: &Settings, pipeline: &Pipeline, cluster: &Cluster) -> Result<Option<Arc<DeadLetters>>> {
+async fn letter_box(settings: &Settings, pipeline: &Pipeline, cluster: &Cluster) -> Result<Option<Arc<DeadLetters>>> {
     let (Some(topic), Brokers::List(brokers)) = (&pipeline.dead_letter, &settings.kafka.brokers) else {
         return Ok(None);
     };

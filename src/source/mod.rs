@@ -5,6 +5,7 @@
 //! offsets are a hint that this module writes and never reads.
 
 mod admin;
+mod again;
 mod client;
 mod config;
 mod dead_letters;
@@ -18,6 +19,7 @@ mod topics;
 #[cfg(test)]
 mod tests;
 
+pub use self::again::{Found, Resubmitter, Spans, read};
 pub use self::config::{SourceConfig, check_properties};
 pub use self::dead_letters::{DeadLetters, Taken};
 pub use self::handle::{Command, Event, Flow, Handler, Message, Source};

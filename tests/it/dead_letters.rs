@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use firn::commands::{self, DeadLettersReplayArgs, DeadLettersShowArgs};
 use firn::core::letter::{Letters, Record};
 use firn::embedded::registry::Level;
+use firn::query::Format;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -11,7 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::json;
 
 use crate::evolve::{encode, register, rows, schema};
-use crate::run::{World, trade};
+use crate::run::{V2, World, trade};
 
 const DLQ: &str = "trades.dlq";
 
@@ -169,4 +171,72 @@ async fn a_pipeline_that_rejects_everything_stops() {
     let kept = letters(&world).whole.len() as i64;
     assert!((51..=300).contains(&kept), "{kept}");
     assert!(world.positions().await[0].0 <= 50 + kept, "V passes only what is kept");
+}
+
+async fn show(world: &World) -> serde_json::Value {
+    let args = DeadLettersShowArgs { config: world.config(), pipeline: "p".into(), samples: 2, format: Format::Json };
+    let mut out = Vec::new();
+    commands::dead_letters_show(args, &mut out).await.unwrap();
+    serde_json::from_slice(&out).unwrap()
+}
+
+/// How many letters were submitted, were submitted earlier, and were refused with which reason.
+async fn replay(world: &World, dry_run: bool) -> (usize, u64, Vec<String>) {
+    let (config, pipeline) = (world.config(), "p".to_owned());
+    let args = DeadLettersReplayArgs { config, pipeline, reasons: Vec::new(), dry_run, format: Format::Json };
+    let mut out = Vec::new();
+    let ended = commands::dead_letters_replay(args, &mut out).await;
+    let said: serde_json::Value = serde_json::from_slice(&out).unwrap_or_else(|_| panic!("{ended:?}"));
+    let refused: Vec<String> =
+        said["refused"].as_array().unwrap().iter().map(|l| l["refused"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ended.map_or_else(|e| e.exit_code(), |()| 0), u8::from(!refused.is_empty()));
+    (said["submitted"].as_array().unwrap().len(), said["replayed_before"].as_u64().unwrap(), refused)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_mended_comes_back_once_and_what_was_not_stays() {
+    let world = world().await;
+    // Nobody knows schema 2 yet.
+    world.send(0, &[trade(1, 1, 1), trade(2, 5, 1), b"\x07rubbish".to_vec()]);
+    world.send(1, &[trade(2, 6, 1)]);
+    world.catch_up().await.unwrap();
+    assert_eq!(world.ids().await, [1]);
+    let shown = show(&world).await;
+    assert_eq!(shown["reasons"]["unknown_schema"]["letters"], 2, "{shown}");
+    assert_eq!(shown["reasons"]["bad_magic_byte"]["samples"][0]["offset"], 2, "{shown}");
+
+    let (submitted, _, refused) = replay(&world, false).await;
+    assert_eq!((submitted, refused.len()), (0, 3), "nothing is mended: {refused:?}");
+    assert_eq!(world.registry.as_ref().unwrap().register("trades-value", V2).unwrap(), 2);
+    assert_eq!(replay(&world, true).await.0, 2);
+    assert_eq!(world.positions().await, [(3, 0), (1, 0)], "a dry run submits nothing");
+    let (submitted, earlier, refused) = replay(&world, false).await;
+    assert_eq!((submitted, earlier, refused.len()), (2, 0, 1));
+    assert!(refused[0].contains("rejected again") && refused[0].contains("magic"), "{refused:?}");
+    world.catch_up().await.unwrap();
+    assert_eq!(world.ids().await, [1, 5, 6]);
+
+    let (rows, positions) = (world.rows().await, world.positions().await);
+    let (submitted, earlier, refused) = replay(&world, false).await;
+    assert_eq!((submitted, earlier, refused.len()), (0, 2, 1), "nothing is submitted twice");
+    world.catch_up().await.unwrap();
+    assert_eq!((world.rows().await, world.positions().await), (rows, positions));
+    assert_eq!(show(&world).await["reasons"]["unknown_schema"]["replayed"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_whose_key_was_written_since_is_refused_unless_a_column_decides() {
+    for (order_by, expected) in [("", (0, 1)), ("    order_by: n\n", (1, 0))] {
+        let world = world().await;
+        set(&world, &format!("{order_by}    on_bad_record: dead_letter\n"));
+        world.send(0, &[trade(2, 5, 3), trade(1, 5, 9), trade(1, 6, 1)]);
+        world.catch_up().await.unwrap();
+        world.registry.as_ref().unwrap().register("trades-value", V2).unwrap();
+        let (submitted, _, refused) = replay(&world, false).await;
+        assert_eq!((submitted, refused.len()), expected, "{refused:?}");
+        assert!(refused.iter().all(|why| why.contains("written since")), "{refused:?}");
+        world.catch_up().await.unwrap();
+        let row = |id, n| (id, "XNAS".to_owned(), n);
+        assert_eq!(world.rows().await, [row(5, 9), row(6, 1)], "the newer value stays");
+    }
 }

@@ -281,11 +281,11 @@ pub(super) struct Grown {
 /// `renames` needs columns to be mapped: files keep the old names.
 pub(super) fn regrow(metadata: &MetaData, grown: &TableSchema, renames: bool) -> Result<Grown> {
     let mapped = metadata.configuration.get(MAPPING_MODE).is_some_and(|mode| mode != "none");
-    let highest = i64::from(highest_id(&grown.fields));
-    let max = metadata.configuration.get(MAPPING_MAX_ID).and_then(|id| id.parse().ok());
+    let highest = || i64::from(highest_id(&grown.fields));
+    let max = metadata.configuration.get(MAPPING_MAX_ID).filter(|_| mapped).and_then(|id| id.parse().ok());
     let maps_names = renames && !mapped;
-    let mut growth =
-        Growth { next_id: (mapped || renames).then_some(max.unwrap_or(0).max(highest)), maps_names, widened: false };
+    let next_id = (mapped || renames).then(|| max.unwrap_or_else(highest));
+    let mut growth = Growth { next_id, maps_names, widened: false };
     let fields = growth.fields(&grown.fields, &parse(&metadata.schema_string)?, true)?;
     let schema_string = json!({"type": "struct", "fields": fields}).to_string();
     Ok(Grown { schema_string, max_column_id: growth.next_id, maps_names, widened: growth.widened })
