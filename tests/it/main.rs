@@ -18,3 +18,4 @@ mod iceberg;
 mod query;
 mod run;
 mod takeover;
+mod types;
