@@ -110,6 +110,36 @@ fn a_topic_that_takes_no_letter_stops_the_pipeline_and_v_does_not_pass() {
     assert_eq!(letters.all(&scenario).len(), 1);
 }
 
+#[test]
+fn a_letter_that_the_broker_does_not_acknowledge_holds_v_back() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("unheard", Catalog::Sqlite, 1);
+    let letters = Letters::new(&scenario);
+    scenario.produce(50, 50);
+    catch_up(&letters.config);
+    let before = scenario.expected();
+    // One broker cannot give what this asks for, so that no letter is ever acknowledged.
+    scenario.stack.kafka.delete_topic(&letters.topic);
+    scenario.stack.kafka.create_topic(&letters.topic, 1, &[("min.insync.replicas", "2")]);
+    let mut bad = scenario.stray(1, 0);
+    bad.value = Some(b"\x07rubbish".to_vec());
+    scenario.send(&[bad]);
+    scenario.produce(50, 50);
+    let mut process = FirnProcess::run(&letters.config, &[]);
+    process.wait_for_stderr("record rejected", LIMIT);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(process.is_running(), "{}", process.stderr());
+    assert_same_rows(&scenario.trino(), &before);
+    process.kill_9();
+    scenario.stack.kafka.delete_topic(&letters.topic);
+    scenario.stack.kafka.create_topic(&letters.topic, 1, &[]);
+    catch_up(&letters.config);
+    assert_same_rows(&scenario.trino(), &scenario.expected());
+    assert_eq!(letters.all(&scenario).len(), 1);
+}
+
 /// An update of a key, which is remembered.
 fn update(scenario: &mut Scenario, id: i64) -> Record {
     loop {
