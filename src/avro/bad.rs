@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::plan::Plan;
+
 /// What is wrong with a record; the code names it in metrics and dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -128,5 +130,33 @@ impl fmt::Display for BadRecord {
             Some(field) => write!(f, "{}: {}, field `{field}`: {}", self.reason.code(), self.half, self.reason.text()),
             None => write!(f, "{}: {}: {}", self.reason.code(), self.half, self.reason.text()),
         }
+    }
+}
+
+/// Why an event was not appended.
+pub enum Stop {
+    /// Its schema is not known yet.
+    NeedsSchema { id: u32, of: Half },
+    /// It cannot be read.
+    Bad(BadRecord),
+}
+
+impl Stop {
+    /// A schema is asked for.
+    #[cold]
+    pub fn needs(id: u32, of: Half) -> Box<Stop> {
+        Box::new(Stop::NeedsSchema { id, of })
+    }
+
+    /// A record that is bad as a whole.
+    #[cold]
+    pub fn reason(reason: Reason, half: Half) -> Box<Stop> {
+        Box::new(Stop::Bad(BadRecord { reason, half, field: None }))
+    }
+
+    /// A record in which a step of the plan failed.
+    #[cold]
+    pub fn bad((reason, step): (Reason, usize), plan: &Plan, half: Half) -> Box<Stop> {
+        Box::new(Stop::Bad(BadRecord { reason, half, field: plan.names.get(step).cloned() }))
     }
 }

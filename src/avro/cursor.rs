@@ -141,6 +141,11 @@ impl<'a> Cursor<'a> {
         if self.item_memory > ITEM_MEMORY_MAX { Err(Reason::TooLarge) } else { Ok(()) }
     }
 
+    /// Bytes that the items noted so far take at least.
+    pub fn spent(&self) -> usize {
+        self.item_memory as usize
+    }
+
     /// The number of items in the next block of an array or map, 0 at its end. `item_bytes` is the least that an item
     /// takes: a block that promises more items than the body can hold is refused before anything is done for them.
     pub fn block(&mut self, item_bytes: usize) -> Result<usize, Reason> {

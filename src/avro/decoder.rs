@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
-use super::bad::{BadRecord, Half, Reason};
+use super::bad::{BadRecord, Half, Reason, Stop};
 use super::columns::{Column, Wanted};
 use super::cursor::Cursor;
 use super::lineage::Lineage;
@@ -113,8 +113,12 @@ pub struct Decoder {
     offsets: Vec<i64>,
     ops: Vec<Op>,
     row_of: Vec<u32>,
-    bytes_in: usize,
+    /// Bytes that were measured when the batch had `measured` events, and what may have been added since.
+    bytes_then: usize,
+    bytes_since: usize,
     measured: usize,
+    /// What a row takes at least, as columns.
+    row_bytes: usize,
     values: Plans<Plan>,
     keys: Plans<KeyPlan>,
     encode: EncodeKeys,
@@ -150,6 +154,7 @@ impl Decoder {
             _ => None,
         };
         let types: Vec<_> = key_fields.iter().map(|f| &f.kind).collect();
+        let row_bytes = table.fields.iter().map(|f| plan::memory_of(&f.kind) as usize).sum();
         let record_key = shape.record_key.or_else(|| RecordKey::detect(shape.keyed_by_record(), &types));
         Ok(Decoder {
             arrow: Arc::new(to_arrow(table)),
@@ -168,8 +173,10 @@ impl Decoder {
             offsets: Vec::new(),
             ops: Vec::new(),
             row_of: Vec::new(),
-            bytes_in: 0,
+            bytes_then: 0,
+            bytes_since: 0,
             measured: 0,
+            row_bytes,
             values: Plans::new(),
             keys: Plans::new(),
             encode,
@@ -251,6 +258,14 @@ impl Decoder {
         columns + per_event + self.lineage.as_ref().map_or(0, Lineage::bytes)
     }
 
+    /// About as much as [`Decoder::bytes`], without looking at every column: what was measured some events ago, and for
+    /// each event since what it may have added (long enum symbols aside).
+    #[inline]
+    #[must_use]
+    pub fn bytes_about(&self) -> usize {
+        self.bytes_then + self.bytes_since
+    }
+
     /// Appends one event.
     #[inline]
     pub fn push(&mut self, event: &Event<'_>) -> Pushed {
@@ -291,8 +306,7 @@ impl Decoder {
         let room = self.offsets.len();
         self.rows = 0;
         self.deleted_rows = 0;
-        self.bytes_in = 0;
-        self.measured = 0;
+        (self.bytes_then, self.bytes_since, self.measured) = (0, 0, 0);
         Ok(Decoded {
             batch,
             offsets: std::mem::replace(&mut self.offsets, Vec::with_capacity(room)),
@@ -322,12 +336,9 @@ impl Decoder {
     fn is_full(&mut self) -> bool {
         let events = self.offsets.len();
         if events >= self.measured + MEASURE_EVERY {
-            self.measured = events;
-            if self.bytes() >= BATCH_BYTES_MAX {
-                self.bytes_in = BATCH_BYTES_MAX;
-            }
+            (self.bytes_then, self.bytes_since, self.measured) = (self.bytes(), 0, events);
         }
-        self.bytes_in >= BATCH_BYTES_MAX || events >= BATCH_EVENTS_MAX
+        self.bytes_about() >= BATCH_BYTES_MAX || events >= BATCH_EVENTS_MAX
     }
 
     #[inline]
@@ -337,7 +348,7 @@ impl Decoder {
             self.append_key_to_row(event)?;
         }
         let plan = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
-        append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, plan, Half::Value))?;
+        let items = append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, plan, Half::Value))?;
         let deletes = match &self.delete_column {
             Some((column, wanted)) => self.columns[*column].last_is(wanted),
             None => false,
@@ -346,7 +357,7 @@ impl Decoder {
         if let Some(lineage) = &mut self.lineage {
             lineage.push(event);
         }
-        self.bytes_in += value.len();
+        self.bytes_since += self.row_bytes + value.len() + items;
         if deletes {
             self.note(event, Op::Delete, NO_ROW);
             return Ok(Pushed::Delete);
@@ -364,7 +375,7 @@ impl Decoder {
         let (id, body) = split(key, Half::Key)?;
         let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
         let plan = plans.into_row.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
-        append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, plan, Half::Key))
+        append_all(plan, &mut self.columns, body).map(drop).map_err(|fault| Stop::bad(fault, plan, Half::Key))
     }
 
     fn push_tombstone(&mut self, event: &Event<'_>) -> Result<Pushed, Box<Stop>> {
@@ -382,7 +393,7 @@ impl Decoder {
             _ => return Err(Stop::reason(Reason::BadKey, Half::Key)),
         }
         self.deleted_rows += 1;
-        self.bytes_in += key.len();
+        self.bytes_since += self.row_bytes + key.len();
         self.note(event, Op::Tombstone, NO_ROW);
         Ok(Pushed::Delete)
     }
@@ -449,29 +460,6 @@ fn in_event_order<T>(
     ops.iter().filter_map(|op| if *op == Op::Tombstone { tombstones.next() } else { rows.next() }).collect()
 }
 
-/// Why an event was not appended.
-enum Stop {
-    NeedsSchema { id: u32, of: Half },
-    Bad(BadRecord),
-}
-
-impl Stop {
-    #[cold]
-    fn needs(id: u32, of: Half) -> Box<Stop> {
-        Box::new(Stop::NeedsSchema { id, of })
-    }
-
-    #[cold]
-    fn reason(reason: Reason, half: Half) -> Box<Stop> {
-        Box::new(Stop::Bad(BadRecord { reason, half, field: None }))
-    }
-
-    #[cold]
-    fn bad((reason, step): (Reason, usize), plan: &Plan, half: Half) -> Box<Stop> {
-        Box::new(Stop::Bad(BadRecord { reason, half, field: plan.names.get(step).cloned() }))
-    }
-}
-
 /// Schema id and body of the wire format.
 #[inline]
 fn split(bytes: &[u8], half: Half) -> Result<(u32, &[u8]), Box<Stop>> {
@@ -485,9 +473,10 @@ fn split(bytes: &[u8], half: Half) -> Result<(u32, &[u8]), Box<Stop>> {
     }
 }
 
+/// Appends a whole body; returns the bytes that the items of its collections may take as columns.
 #[inline]
-fn append_all(plan: &Plan, columns: &mut [Column], body: &[u8]) -> Result<(), (Reason, usize)> {
+fn append_all(plan: &Plan, columns: &mut [Column], body: &[u8]) -> Result<usize, (Reason, usize)> {
     let mut cursor = Cursor::new(body);
     append_record(&plan.record, columns, &mut cursor)?;
-    if cursor.left() > 0 { Err((Reason::TrailingBytes, usize::MAX)) } else { Ok(()) }
+    if cursor.left() > 0 { Err((Reason::TrailingBytes, usize::MAX)) } else { Ok(cursor.spent()) }
 }

@@ -288,7 +288,7 @@ fn compile_items(
 }
 
 /// About what a value takes in columns of this type, whatever its length on the wire.
-fn memory_of(kind: &Type) -> u64 {
+pub fn memory_of(kind: &Type) -> u64 {
     let all = |fields: &[Field]| fields.iter().map(|f| memory_of(&f.kind)).fold(1, u64::saturating_add);
     match kind {
         Type::Boolean => 1,

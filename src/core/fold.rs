@@ -8,8 +8,8 @@
 //! row changes nothing, a tie is won by the later offset. A tombstone always applies; a delete with an order value applies
 //! when it is not older than the row; an applied delete forgets the order value.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::batch::{Admitted, Batch};
 use super::change::{Chunk, Key, NO_ROW, Op};
@@ -33,8 +33,8 @@ pub enum Semantics {
 pub fn fold<R>(batch: &Batch<R>, index: &KeyIndex, semantics: Semantics, mutants: Mutants) -> Plan {
     match semantics {
         Semantics::Append => append_all(batch),
-        Semantics::LastWins => Folding::new(false).run(batch, index, mutants),
-        Semantics::Ordered => Folding::new(true).run(batch, index, mutants),
+        Semantics::LastWins => Folding::new(false, batch.events).run(batch, index, mutants),
+        Semantics::Ordered => Folding::new(true, batch.events).run(batch, index, mutants),
     }
 }
 
@@ -55,11 +55,20 @@ fn row_of<R>(chunk: &Chunk<R>, event: usize) -> u32 {
 /// What is known of a key while its events are applied.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// The key had a row in the table when the batch began.
-    existed: bool,
+    key: Key,
+    base: Base,
     now: Now,
     /// Order value of the current row; meaningless while there is none.
     order: i64,
+}
+
+/// A key's rows in the table when the batch began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Absent,
+    One(Location),
+    /// Several, see [`KeyIndex::listed`].
+    Many(u32),
 }
 
 /// A key's row after the events applied so far.
@@ -77,47 +86,59 @@ enum Now {
 
 struct Folding {
     ordered: bool,
-    numbers: HashMap<Key, u32, BuildHasherDefault<KeyBits>>,
+    /// Numbers of slots, found by key: small entries, since a batch looks up every one of its events here.
+    numbers: HashTable<u32>,
     slots: Vec<Slot>,
-    keys: Vec<Key>,
-    /// Slot of each admitted event, per chunk.
-    events: Vec<Vec<u32>>,
 }
 
 impl Folding {
-    fn new(ordered: bool) -> Self {
-        Folding { ordered, numbers: HashMap::default(), slots: Vec::new(), keys: Vec::new(), events: Vec::new() }
+    /// Room for a batch of this many events: growing would copy what is there again and again.
+    fn new(ordered: bool, events: usize) -> Self {
+        Folding { ordered, numbers: HashTable::with_capacity(events), slots: Vec::with_capacity(events) }
     }
 
     fn run<R>(mut self, batch: &Batch<R>, index: &KeyIndex, mutants: Mutants) -> Plan {
-        let mut probes = Vec::new();
+        let (mut numbers, mut new, mut probes) = (Vec::new(), Vec::new(), Vec::new());
         for (number, admitted) in batch.chunks.iter().enumerate() {
-            let first_new = self.keys.len();
-            self.number_keys(admitted);
-            index.probe(&self.keys[first_new..], &mut probes);
-            self.slots.extend(probes.iter().zip(&self.keys[first_new..]).map(|(probe, key)| base(*probe, *key, index)));
-            self.apply(number, admitted);
+            self.number_keys(admitted, &mut numbers, &mut new);
+            index.probe(&new, &mut probes);
+            let first_new = self.slots.len() - new.len();
+            for (slot, probe) in self.slots[first_new..].iter_mut().zip(&probes) {
+                slot.begin(*probe, index);
+            }
+            self.apply(number, admitted, &numbers);
         }
         self.plan(batch, index, mutants)
     }
 
-    /// Gives each distinct key a slot number, and remembers each event's.
-    fn number_keys<R>(&mut self, admitted: &Admitted<R>) {
-        let mut slots = Vec::with_capacity(admitted.chunk.len());
+    /// Gives each distinct key a slot; `numbers` becomes the slot of each event, `new` the keys that had none.
+    fn number_keys<R>(&mut self, admitted: &Admitted<R>, numbers: &mut Vec<u32>, new: &mut Vec<Key>) {
+        numbers.clear();
+        new.clear();
+        let slots = &mut self.slots;
         for event in admitted.indexes() {
             let key = admitted.chunk.keys[event];
-            let slot = *self.numbers.entry(key).or_insert_with(|| {
-                self.keys.push(key);
-                (self.keys.len() - 1) as u32
+            let entry = self.numbers.entry(
+                bits(key),
+                |&number| slots[number as usize].key == key,
+                |&number| bits(slots[number as usize].key),
+            );
+            numbers.push(match entry {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(free) => {
+                    let number = slots.len() as u32;
+                    free.insert(number);
+                    slots.push(Slot { key, base: Base::Absent, now: Now::Absent, order: 0 });
+                    new.push(key);
+                    number
+                }
             });
-            slots.push(slot);
         }
-        self.events.push(slots);
     }
 
-    fn apply<R>(&mut self, number: usize, admitted: &Admitted<R>) {
+    fn apply<R>(&mut self, number: usize, admitted: &Admitted<R>, numbers: &[u32]) {
         let chunk = &admitted.chunk;
-        for (event, &slot) in admitted.indexes().zip(&self.events[number]) {
+        for (event, &slot) in admitted.indexes().zip(numbers) {
             let slot = &mut self.slots[slot as usize];
             let order = if self.ordered { chunk.orders[event] } else { 0 };
             let older = self.ordered && slot.present() && order < slot.order;
@@ -134,33 +155,38 @@ impl Folding {
     }
 
     fn plan<R>(&self, batch: &Batch<R>, index: &KeyIndex, mutants: Mutants) -> Plan {
+        let known = if mutants.has(Mutant::OnePosition) { 1 } else { usize::MAX };
         let mut plan = Plan::default();
-        for (number, admitted) in batch.chunks.iter().enumerate() {
+        let mut winners: Vec<Vec<bool>> = batch.chunks.iter().map(|c| vec![false; c.chunk.len()]).collect();
+        let mut superseded = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            if let Now::Event { chunk, event } = slot.now {
+                winners[chunk as usize][event as usize] = true;
+            }
+            if slot.now == Now::Unchanged {
+                continue;
+            }
+            match slot.base {
+                Base::Absent => continue,
+                Base::One(at) => superseded.push(at),
+                Base::Many(list) => superseded.extend(index.listed(list).iter().map(|(at, _)| *at).take(known)),
+            }
+            if slot.now == Now::Absent {
+                plan.gone.push(slot.key);
+            }
+        }
+        for (number, (admitted, won)) in batch.chunks.iter().zip(&winners).enumerate() {
             let chunk = &admitted.chunk;
-            let mut rows = Vec::new();
-            for (event, &slot) in admitted.indexes().zip(&self.events[number]) {
-                let slot = &self.slots[slot as usize];
-                if slot.now == (Now::Event { chunk: number as u32, event: event as u32 }) {
-                    rows.push(row_of(chunk, event));
-                    plan.keys.push(chunk.keys[event]);
-                    if self.ordered {
-                        plan.orders.push(slot.order);
-                    }
+            let mut rows = Vec::with_capacity(won.len());
+            for event in admitted.indexes().filter(|&event| won[event]) {
+                rows.push(row_of(chunk, event));
+                plan.keys.push(chunk.keys[event]);
+                if self.ordered {
+                    plan.orders.push(chunk.orders[event]);
                 }
             }
             if !rows.is_empty() {
                 plan.append.push(ChunkRows { chunk: number, rows });
-            }
-        }
-        let mut superseded = Vec::new();
-        for (slot, &key) in self.slots.iter().zip(&self.keys) {
-            if slot.existed && slot.now != Now::Unchanged {
-                let all = index.locations(key);
-                let known = if mutants.has(Mutant::OnePosition) { 1 } else { usize::MAX };
-                superseded.extend(all.take(known));
-                if slot.now == Now::Absent {
-                    plan.gone.push(key);
-                }
             }
         }
         plan.superseded = group_by_file(superseded);
@@ -168,39 +194,25 @@ impl Folding {
     }
 }
 
-/// A key's slot before any event of the batch.
-fn base(probe: Probe, key: Key, index: &KeyIndex) -> Slot {
-    match probe {
-        Probe::Absent => Slot { existed: false, now: Now::Absent, order: 0 },
-        Probe::One(Location { .. }, order) => Slot { existed: true, now: Now::Unchanged, order },
-        Probe::Many(_) => Slot { existed: true, now: Now::Unchanged, order: index.order(key).unwrap_or(i64::MIN) },
-    }
-}
-
 impl Slot {
+    /// Sets what the table holds of the key before any event of the batch.
+    fn begin(&mut self, probe: Probe, index: &KeyIndex) {
+        (self.base, self.order) = match probe {
+            Probe::Absent => return,
+            Probe::One(at, order) => (Base::One(at), order),
+            Probe::Many(list) => (Base::Many(list), index.order(self.key).unwrap_or(i64::MIN)),
+        };
+        self.now = Now::Unchanged;
+    }
+
     fn present(&self) -> bool {
         self.now != Now::Absent
     }
 }
 
 /// Keys are already well mixed and keyed by a secret: their own bits are the hash.
-#[derive(Default)]
-struct KeyBits(u64);
-
-impl Hasher for KeyBits {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u128(&mut self, bits: u128) {
-        self.0 = (bits as u64) ^ ((bits >> 64) as u64);
-    }
+fn bits(key: Key) -> u64 {
+    (key.0 as u64) ^ ((key.0 >> 64) as u64)
 }
 
 #[cfg(test)]

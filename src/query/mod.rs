@@ -1,7 +1,7 @@
 //! Read-only SQL over the tables: one table provider for every format, a session that only reads, and how answers look.
 //!
-//! A scan is a list of Parquet files at a pinned snapshot ([`scan::Scan`]). Deleted positions become a row selection per
-//! row group before anything is filtered, limited or split, so no later step can count rows differently from the writer.
+//! A scan is a list of Parquet files at a pinned snapshot ([`scan::Scan`]). Deleted rows are left out by their positions
+//! before anything is filtered, limited or split, so no later step can count rows differently from the writer.
 
 mod catalog;
 mod delta;
@@ -10,6 +10,7 @@ mod files;
 mod get;
 mod iceberg;
 mod like;
+mod live;
 mod metadata_tables;
 mod nested;
 mod output;

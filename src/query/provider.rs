@@ -24,7 +24,8 @@ use datafusion::physical_plan::empty::EmptyExec;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectMeta;
 
-use super::files::{Footers, Readers, access_plan};
+use super::files::{Footers, Readers};
+use super::live::{Deleted, LiveRows};
 use super::nested::ColumnAdapters;
 use super::scan::{DataFile, Scan};
 use super::schema::query_schema;
@@ -107,7 +108,7 @@ impl PinnedTable {
             return Ok((plain, live));
         }
         let footer = self.footers.get(&self.scan.store, &file.key, file.bytes).await?;
-        Ok((plain.with_extensions(Arc::new(access_plan(&footer, &deleted))), live))
+        Ok((plain.with_extensions(Arc::new(Deleted { positions: deleted, footer })), live))
     }
 
     /// The files with their live rows, in order; with a limit only as many as it takes.
@@ -207,7 +208,7 @@ impl TableProvider for PinnedTable {
         if let Some(filter) = filter {
             source = source.with_predicate(filter);
         }
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), LiveRows::of(Arc::new(source)))
             .with_projection_indices(Some(places))?
             .with_expr_adapter(Some(Arc::new(ColumnAdapters)))
             .with_limit(limit)

@@ -86,6 +86,8 @@ pub(super) struct Intake {
     /// Partition identity by the source's slot number.
     slots: Vec<Option<PartitionId>>,
     runs: Vec<Run>,
+    /// The slot that the last run is of.
+    run_slot: usize,
     since: Option<Instant>,
     /// Cut and not passed on yet.
     ready: Option<FromIntake>,
@@ -117,6 +119,7 @@ impl Intake {
             topics,
             slots: Vec::new(),
             runs: Vec::new(),
+            run_slot: usize::MAX,
             since: None,
             ready: None,
             out,
@@ -133,7 +136,7 @@ impl Intake {
     }
 
     /// The identity of a partition; none while its topic is not known.
-    fn identify(&mut self, slot: usize, partition: &TopicPartition) -> Option<PartitionId> {
+    fn identify(&mut self, slot: usize, partition: &TopicPartition) -> Option<&PartitionId> {
         if self.slots.len() <= slot {
             self.slots.resize(slot + 1, None);
         }
@@ -141,31 +144,33 @@ impl Intake {
             let topic = self.topics.lock().ok()?.get(&partition.topic)?.clone();
             self.slots[slot] = Some(PartitionId { topic, partition: partition.partition });
         }
-        self.slots[slot].clone()
+        self.slots[slot].as_ref()
     }
 
     /// Moves the run of a partition to `next`, with one event more or none.
+    #[inline]
     fn advance(&mut self, slot: usize, partition: &TopicPartition, epoch: Epoch, next: i64, events: u32) {
-        let known = self.slots.get(slot).and_then(Option::as_ref);
         if let Some(last) = self.runs.last_mut()
             && last.epoch == epoch
-            && known == Some(&last.partition)
+            && self.run_slot == slot
         {
             last.next = last.next.max(next);
             last.events += events;
             return;
         }
-        let Some(id) = self.identify(slot, partition) else { return };
+        let Some(id) = self.identify(slot, partition).cloned() else { return };
         self.since.get_or_insert_with(Instant::now);
         self.runs.push(Run { partition: id, epoch, events, next });
+        self.run_slot = slot;
     }
 
     /// Whether there is room for another event: passes on what is ready, and cuts a chunk that is full.
+    #[inline]
     fn has_room(&mut self) -> bool {
-        if !self.pass_on() || self.stopped {
+        if (self.ready.is_some() && !self.pass_on()) || self.stopped {
             return false;
         }
-        if self.decoder.events() >= CHUNK_EVENTS || self.decoder.bytes() >= CHUNK_BYTES {
+        if self.decoder.events() >= CHUNK_EVENTS || self.decoder.bytes_about() >= CHUNK_BYTES {
             self.cut();
             return self.pass_on();
         }
@@ -361,7 +366,6 @@ impl Intake {
 
 impl Handler for Intake {
     fn on_message(&mut self, message: &Message<'_>) -> Flow {
-        self.take_answers();
         if !self.has_room() || self.identify(message.slot, message.partition).is_none() {
             return Flow::Full;
         }

@@ -16,6 +16,9 @@ use crate::core::plan::Plan;
 /// How many attempts of one flight are remembered. They only shorten the answer: where an older one landed late, V says so.
 pub(super) const ATTEMPTS_MAX: usize = 64;
 
+/// How many rows enter the index together: enough to fetch ahead, few enough to stay in the processor's cache.
+const PLACED_AT_ONCE: usize = 8192;
+
 /// A batch, and how far it got.
 #[derive(Debug)]
 pub(super) struct Flight<R> {
@@ -189,7 +192,7 @@ impl<R> Writer<R> {
             return;
         }
         let in_plan_order = self.config.mutants.has(Mutant::CountInPlanOrder);
-        let mut entries = Vec::with_capacity(plan.keys.len());
+        let mut entries = Vec::with_capacity(PLACED_AT_ONCE);
         for placed in &order.files {
             let file = self.files.number(&placed.path);
             for row in 0..placed.records {
@@ -200,6 +203,10 @@ impl<R> Writer<R> {
                 } as usize;
                 let Some(&key) = plan.keys.get(new) else { continue };
                 entries.push((key, Location { file, row }, plan.orders.get(new).copied().unwrap_or(0)));
+                if entries.len() == PLACED_AT_ONCE {
+                    self.index.replace_batch(&entries);
+                    entries.clear();
+                }
             }
         }
         self.index.replace_batch(&entries);
