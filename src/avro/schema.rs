@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::shape::{DeleteBy, EventShape, Mode};
 use super::writer_schema::{self, Avro, AvroField, Unit};
 use crate::core::order::is_orderable;
-use crate::core::schema::{Field, TableSchema, Type};
+use crate::core::schema::{Field, TableSchema, Type, check_names};
 use crate::{Error, Result};
 
 /// The most bytes that a fixed column may have: a null in it takes as many.
@@ -51,6 +51,7 @@ pub fn table_schema(value: &str, key: Option<&str>, shape: &EventShape, format_v
         }
         columns.push(lineage_column(name));
     }
+    check_names(&columns).map_err(Error::Decision)?;
     let mut table = TableSchema { fields: columns, key: key_names };
     table.number();
     Ok(table)

@@ -137,6 +137,7 @@ impl Resubmitter {
     /// [`Error::Unreachable`] where the brokers take no transactions now.
     pub fn open(brokers: &str, properties: &BTreeMap<String, String>, name: &str, dead_letters: &str) -> Result<Self> {
         let mut native = config::asking(brokers, properties)?;
+        native.remove("isolation.level");
         native
             .set("transactional.id", name)
             .set("message.max.bytes", "1000000000")

@@ -64,6 +64,7 @@ impl DeadLetters {
     pub async fn connect(brokers: &str, properties: &BTreeMap<String, String>, topic: &str) -> Result<DeadLetters> {
         let mut native = config::asking(brokers, properties)?;
         let record_bytes_max = record_bytes_max(&native, topic).await.unwrap_or(RECORD_BYTES);
+        native.remove("isolation.level");
         native
             .set("acks", "all")
             .set("enable.idempotence", "true")

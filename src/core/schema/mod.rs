@@ -8,7 +8,7 @@ mod verdict;
 
 pub use self::arrow::{FIELD_ID_KEY, field_id, other_names, to_arrow};
 pub use self::evolve::{Difference, Evolution, evolve};
-pub use self::names::{Named, learn_names, matches};
+pub use self::names::{Named, check_names, learn_names, matches};
 pub use self::promote::{TableFormat, same_type};
 pub use self::verdict::{Verdict, verdict};
 

@@ -53,6 +53,49 @@ pub fn matches(columns: &[Named<'_>], fields: &[Named<'_>]) -> Vec<Option<usize>
     found
 }
 
+/// How long a name may be: Delta's and Hive's catalogs keep no longer ones.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Refuses names that engines would mistake for each other or for paths: at every depth, each is to be one column for
+/// everybody.
+///
+/// # Errors
+/// The path of the name, and what is wrong with it.
+pub fn check_names(fields: &[Field]) -> Result<(), String> {
+    check_level(fields, "")
+}
+
+fn check_level(fields: &[Field], within: &str) -> Result<(), String> {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for field in fields {
+        let name = field.name.as_str();
+        let path = if within.is_empty() { name.to_owned() } else { format!("{within}.{name}") };
+        if name.is_empty() || name.contains('.') || name.chars().any(char::is_control) {
+            return Err(format!("field `{path}`: a column's name is not empty and has no dots or control characters"));
+        }
+        if name.len() > NAME_BYTES_MAX {
+            return Err(format!("field `{path}`: a column's name has {NAME_BYTES_MAX} bytes at most"));
+        }
+        if let Some(other) = seen.insert(name.to_lowercase(), name) {
+            return Err(format!(
+                "field `{path}` differs from `{other}` only in upper and lower case, which engines do not tell apart"
+            ));
+        }
+        let mut kind = &field.kind;
+        let mut path = path;
+        loop {
+            kind = match kind {
+                Type::Struct(fields) => break check_level(fields, &path)?,
+                Type::List(element) => &element.kind,
+                Type::Map(_, value) => &value.kind,
+                _ => break,
+            };
+            path.push_str(".element");
+        }
+    }
+    Ok(())
+}
+
 /// Notes on the table's columns the other names under which `wanted` knows them, at every depth: events of older schemas
 /// carry those names.
 pub fn learn_names(table: &mut TableSchema, wanted: &TableSchema) {
@@ -102,6 +145,24 @@ mod tests {
         check(&[("new", &["old"])], &[("old", &[])], &[Some(0)]);
         check(&[("old", &[])], &[("new", &["older", "old"])], &[Some(0)]);
         check(&[("c", &["b", "a"])], &[("d", &["a"])], &[Some(0)]);
+    }
+
+    #[test]
+    fn names_that_engines_would_take_for_others_are_refused_at_every_depth() {
+        let field = |name: &str| Field::new(name, Type::Int, false);
+        let deep = |inner: Vec<Field>| {
+            let list = Type::List(Box::new(Field::new("element", Type::Struct(inner), false)));
+            vec![Field::new("a", Type::Struct(vec![Field::new("b", list, false)]), false)]
+        };
+        let long = "x".repeat(256);
+        for (name, part) in [("", "not empty"), ("a.b", "no dots"), ("a\nb", "control"), (long.as_str(), "255 bytes")] {
+            assert!(check_names(&[field(name)]).unwrap_err().contains(part), "{name}");
+            assert!(check_names(&deep(vec![field(name)])).unwrap_err().contains("field `a.b.element."), "{name}");
+        }
+        let clash = check_names(&deep(vec![field("Ünd"), field("üND")])).unwrap_err();
+        assert!(clash.contains("`a.b.element.üND` differs from `Ünd`"), "{clash}");
+        let strange = ["__proto__", "select", "Straße", "日本語", "a b", "..x".trim_start_matches('.'), "{}", "%2F"];
+        assert_eq!(check_names(&strange.map(field)), Ok(()));
     }
 
     #[test]
