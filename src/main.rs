@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firn::commands::{
-    self, BrokerArgs, CheckArgs, DemoArgs, GetArgs, OffsetsSetArgs, OffsetsShowArgs, PartitionOffset, RunArgs, SqlArgs,
-    TopicSpec,
+    self, BrokerArgs, CheckArgs, DeadLettersReplayArgs, DeadLettersShowArgs, DemoArgs, GetArgs, OffsetsSetArgs,
+    OffsetsShowArgs, PartitionOffset, RunArgs, SqlArgs, TopicSpec, VerdictArgs,
 };
 use firn::query::Format;
 use firn::settings::Role;
@@ -104,6 +104,16 @@ enum Command {
         #[command(subcommand)]
         command: Offsets,
     },
+    /// What a schema would do to the tables, before it is registered
+    Schema {
+        #[command(subcommand)]
+        command: Schema,
+    },
+    /// Rejected records: look at them, submit them again
+    DeadLetters {
+        #[command(subcommand)]
+        command: DeadLetters,
+    },
     /// Serve the embedded broker and registry, for development
     Broker {
         /// Where the schema registry listens
@@ -112,6 +122,58 @@ enum Command {
         /// A topic to create; may be repeated
         #[arg(long = "topic", value_name = "NAME:PARTITIONS")]
         topics: Vec<TopicSpec>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Schema {
+    /// Say what would become of each table; exit 0 when all can hold its rows, 1 when one cannot
+    Verdict {
+        #[command(flatten)]
+        config: Config,
+        /// The pipeline that writes the tables
+        #[arg(long)]
+        pipeline: String,
+        /// How the verdict is printed
+        #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+        format: ReportFormat,
+        /// The Avro schema of the values; without it, the newest of the registry's subject
+        schema: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLetters {
+    /// List them by reason, with samples
+    Show {
+        #[command(flatten)]
+        config: Config,
+        /// The pipeline that rejected them
+        #[arg(long)]
+        pipeline: String,
+        /// How many of each reason to name
+        #[arg(long, default_value_t = 3)]
+        samples: usize,
+        /// How they are printed
+        #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+        format: ReportFormat,
+    },
+    /// Submit again those that can be rows by now; exit 1 when some are refused
+    Replay {
+        #[command(flatten)]
+        config: Config,
+        /// The pipeline that rejected them
+        #[arg(long)]
+        pipeline: String,
+        /// Only letters of this reason; may be repeated
+        #[arg(long = "reason", value_name = "REASON")]
+        reasons: Vec<String>,
+        /// Only say what would be submitted
+        #[arg(long)]
+        dry_run: bool,
+        /// How the outcome is printed
+        #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+        format: ReportFormat,
     },
 }
 
@@ -210,8 +272,25 @@ async fn dispatch(command: Command, out: commands::Output<'_>) -> Result<()> {
             commands::check(CheckArgs { config, verbose }, out).await
         }
         Command::Offsets { command } => offsets(command, out).await,
+        Command::DeadLetters { command } => dead_letters(command, out).await,
+        Command::Schema { command: Schema::Verdict { config: Config { config }, pipeline, format, schema } } => {
+            commands::schema_verdict(VerdictArgs { config, pipeline, schema, format: format.into() }, out).await
+        }
         Command::Broker { registry_listen, topics } => {
             commands::broker(BrokerArgs { registry_listen, topics }, out).await
+        }
+    }
+}
+
+async fn dead_letters(command: DeadLetters, out: commands::Output<'_>) -> Result<()> {
+    match command {
+        DeadLetters::Show { config: Config { config }, pipeline, samples, format } => {
+            let args = DeadLettersShowArgs { config, pipeline, samples, format: format.into() };
+            commands::dead_letters_show(args, out).await
+        }
+        DeadLetters::Replay { config: Config { config }, pipeline, reasons, dry_run, format } => {
+            let args = DeadLettersReplayArgs { config, pipeline, reasons, dry_run, format: format.into() };
+            commands::dead_letters_replay(args, out).await
         }
     }
 }
@@ -219,16 +298,21 @@ async fn dispatch(command: Command, out: commands::Output<'_>) -> Result<()> {
 async fn offsets(command: Offsets, out: commands::Output<'_>) -> Result<()> {
     match command {
         Offsets::Show { config: Config { config }, format } => {
-            let format = match format {
-                ReportFormat::Table => Format::Table,
-                ReportFormat::Json => Format::Json,
-            };
-            commands::offsets_show(OffsetsShowArgs { config, format }, out).await
+            commands::offsets_show(OffsetsShowArgs { config, format: format.into() }, out).await
         }
         Offsets::Set { config, pipeline, table, positions, from_property, new_epoch, force, reason } => {
             let config = config.config;
             let args = OffsetsSetArgs { config, pipeline, table, positions, from_property, new_epoch, force, reason };
             commands::offsets_set(args, out).await
+        }
+    }
+}
+
+impl From<ReportFormat> for Format {
+    fn from(format: ReportFormat) -> Self {
+        match format {
+            ReportFormat::Table => Format::Table,
+            ReportFormat::Json => Format::Json,
         }
     }
 }

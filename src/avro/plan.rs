@@ -1,13 +1,13 @@
 //! What to do with each field of a writer's records to append them to the table's columns, decided once per schema.
 //!
-//! This is Avro's schema resolution by field name, with the table's columns as the reader: what the table does not know is
+//! This is Avro's schema resolution by field name and alias, with the table's columns as the reader: what the table does not know is
 //! skipped, what the writer does not have becomes null, numbers are widened, times scaled to the column's unit.
 
 use std::sync::Arc;
 
 use super::bad::Reason;
 use super::writer_schema::{Avro, AvroField, Unit};
-use crate::core::schema::{Field, Type};
+use crate::core::schema::{Field, Named, Type, matches};
 
 /// How to append a writer's records.
 #[derive(Debug, Clone)]
@@ -75,6 +75,8 @@ pub enum Read {
     Symbol(Vec<Box<[u8]>>),
     Fixed(usize),
     UuidText,
+    /// Sixteen bytes that become the text of a UUID.
+    UuidBytesAsText,
     /// Two's complement of `size` bytes, or behind its length; magnitudes stay below `limit`.
     Decimal {
         size: Option<usize>,
@@ -162,11 +164,14 @@ fn compile_record(
     unknown: &mut Vec<String>,
 ) -> Result<Record, String> {
     let mut steps = Vec::with_capacity(fields.len());
-    for field in fields {
+    let columns: Vec<Named<'_>> = targets.iter().map(|t| Named::from(t.field)).collect();
+    let names: Vec<Named<'_>> = fields.iter().map(|f| Named { name: &f.name, aliases: &f.aliases }).collect();
+    let places = matches(&columns, &names);
+    for (field, place) in fields.iter().zip(&places) {
         let path = below(path, &field.name);
         if elsewhere.contains(&field.name) {
             steps.push(Step::Skip(skip(&field.kind)));
-        } else if let Some(target) = targets.iter().find(|t| t.field.name == field.name) {
+        } else if let Some(target) = place.and_then(|at| targets.get(at)) {
             let value = compile_value(&field.kind, target.field, target.refuse_null, &path, unknown)?;
             steps.push(Step::Append { column: target.column, value });
         } else {
@@ -175,7 +180,7 @@ fn compile_record(
         }
     }
     let mut missing = Vec::new();
-    for target in targets.iter().filter(|t| !fields.iter().any(|f| f.name == t.field.name)) {
+    for (_, target) in targets.iter().enumerate().filter(|(at, _)| !places.contains(&Some(*at))) {
         if target.field.required || target.refuse_null.is_some() {
             let path = below(path, &target.field.name);
             return Err(format!("column `{path}` is required, and the schema has no such field"));
@@ -230,7 +235,8 @@ fn compile_read(avro: &Avro, kind: &Type, path: &str, unknown: &mut Vec<String>)
         (Avro::Double, Type::Double) => Read::Double,
         (Avro::String | Avro::Bytes | Avro::UuidText, Type::String) => Read::Text,
         (Avro::Bytes | Avro::String, Type::Binary) => Read::Bytes,
-        (Avro::Enum(symbols), Type::String) => {
+        (Avro::UuidBytes, Type::String) => Read::UuidBytesAsText,
+        (Avro::Enum(symbols), Type::String | Type::Binary) => {
             Read::Symbol(symbols.iter().map(|s| s.as_bytes().to_vec().into_boxed_slice()).collect())
         }
         (Avro::Fixed(n), Type::Fixed(m)) if *n == *m as usize => Read::Fixed(*n),

@@ -95,6 +95,10 @@ fn append_other(read: &Read, column: &mut Column, cursor: &mut Cursor<'_>) -> Re
             bytes.extend_from_slice(cursor.take(*n)?);
         }
         (Read::UuidText, Data::Fixed { bytes, .. }) => bytes.extend_from_slice(&uuid(cursor.bytes()?)?),
+        (Read::UuidBytesAsText, Data::Bytes(v)) => {
+            let uuid = uuid::Uuid::from_bytes(cursor.array()?);
+            v.push(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes())?;
+        }
         (Read::Decimal { size, limit }, Data::Decimal(v)) => {
             let bytes = match size {
                 Some(n) => cursor.take(*n)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::shape::{DeleteBy, EventShape, Mode};
 use super::writer_schema::{self, Avro, AvroField, Unit};
 use crate::core::order::is_orderable;
-use crate::core::schema::{Field, TableSchema, Type};
+use crate::core::schema::{Field, TableSchema, Type, check_names};
 use crate::{Error, Result};
 
 /// The most bytes that a fixed column may have: a null in it takes as many.
@@ -51,6 +51,7 @@ pub fn table_schema(value: &str, key: Option<&str>, shape: &EventShape, format_v
         }
         columns.push(lineage_column(name));
     }
+    check_names(&columns).map_err(Error::Decision)?;
     let mut table = TableSchema { fields: columns, key: key_names };
     table.number();
     Ok(table)
@@ -146,9 +147,13 @@ fn record_columns(fields: &[AvroField], format_version: u8) -> Result<Vec<Field>
                     "" => format!("field `{}`: {what}", field.name),
                     path => format!("field `{}.{path}`: {what}", field.name),
                 })?;
-            Ok(Field { doc: field.doc.clone(), ..Field::new(&field.name, kind, required) })
+            Ok(column(field, kind, required))
         })
         .collect()
+}
+
+fn column(field: &AvroField, kind: Type, required: bool) -> Field {
+    Field { doc: field.doc.clone(), aliases: field.aliases.clone(), ..Field::new(&field.name, kind, required) }
 }
 
 /// A path below a field, and what is wrong there.
@@ -198,7 +203,7 @@ fn column_type(avro: &Avro, version: u8) -> Result<(Type, bool), Fault> {
         Avro::Record(fields) => {
             let fields = fields.iter().map(|field| {
                 let (kind, required) = column_type(&field.kind, version).map_err(below(&field.name))?;
-                Ok(Field { doc: field.doc.clone(), ..Field::new(&field.name, kind, required) })
+                Ok(column(field, kind, required))
             });
             Type::Struct(fields.collect::<Result<_, Fault>>()?)
         }

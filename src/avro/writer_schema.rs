@@ -15,6 +15,9 @@ const DEPTH_MAX: usize = 64;
 /// How many types a schema may have when every mention of a named type is written out.
 const TYPES_MAX: usize = 20_000;
 
+/// How many aliases of a field are looked at.
+const ALIASES_MAX: usize = 64;
+
 /// The unit of a timestamp on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -64,6 +67,8 @@ pub struct AvroField {
     pub name: String,
     pub kind: Arc<Avro>,
     pub doc: Option<String>,
+    /// Names that the field had before.
+    pub aliases: Vec<String>,
 }
 
 impl Avro {
@@ -290,7 +295,10 @@ impl Parser {
             // Some producers write the logical type beside the field's type instead of inside it. Like every other
             // implementation, take the field for what its type says.
             let doc = field.get("doc").and_then(Value::as_str).map(str::to_string);
-            parsed.push(AvroField { name: name.to_string(), kind: sized.kind.clone(), doc });
+            let aliases = field.get("aliases").and_then(Value::as_array);
+            let aliases = aliases.into_iter().flatten().filter_map(Value::as_str).take(ALIASES_MAX);
+            let aliases = aliases.map(str::to_string).collect();
+            parsed.push(AvroField { name: name.to_string(), kind: sized.kind.clone(), doc, aliases });
             sizes.push(sized);
         }
         let (types, depth) = sum(&sizes, at)?;

@@ -11,7 +11,7 @@ use super::{Output, catalog_is_new, in_time, load, print, worse};
 use crate::avro::table_schema;
 use crate::core::history::{VectorRead, View};
 use crate::core::reposition::{Log, mismatch};
-use crate::core::schema::{Difference, TableSchema, compare};
+use crate::core::schema::{Difference, TableFormat, TableSchema, evolve};
 use crate::service::{self, Catalogs, event_shape};
 use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Table, Topics};
 use crate::source::{Registry, RegistryError};
@@ -272,7 +272,7 @@ async fn check_table(
     schemas: Option<&Schemas>,
 ) -> Findings {
     let mut found = Findings::default();
-    let name = format!("table {}", table.table_ref());
+    let (name, formats) = (format!("table {}", table.table_ref()), service::formats(settings, pipeline));
     let wanted = schemas.and_then(|newest| {
         let shape = event_shape(pipeline);
         match table_schema(&newest.value, newest.key.as_deref(), &shape, table.format_version) {
@@ -298,7 +298,7 @@ async fn check_table(
         Ok(Some((opened, view))) => {
             let mut inside = Findings::default();
             check_owner(&mut inside, pipeline, &view);
-            check_columns(&mut inside, pipeline, table, &opened, &view, wanted.as_ref());
+            check_columns(&mut inside, pipeline, table, (&opened, &formats), &view, wanted.as_ref());
             check_position(&mut inside, &view, log);
             found.extend(prefixed(inside, &name));
         }
@@ -353,7 +353,7 @@ fn check_columns(
     found: &mut Findings,
     pipeline: &Pipeline,
     table: &Table,
-    opened: &OpenTable,
+    (opened, formats): (&OpenTable, &[TableFormat]),
     view: &View,
     wanted: Option<&TableSchema>,
 ) {
@@ -370,7 +370,7 @@ fn check_columns(
             wanted.key.join(", ")
         )));
     }
-    let differences = compare(&opened.lake().schema(), wanted);
+    let differences = evolve(&opened.lake().schema(), wanted, formats, 0).changes;
     if differences.is_empty() {
         found.good("its columns hold what the newest schema has");
     }

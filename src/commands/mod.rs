@@ -4,8 +4,10 @@
 
 mod broker;
 mod check;
+mod dead_letters;
 mod demo;
 mod offsets;
+mod verdict;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::broker::{BrokerArgs, broker};
 pub use self::check::{CheckArgs, check};
+pub use self::dead_letters::{DeadLettersReplayArgs, DeadLettersShowArgs, dead_letters_replay, dead_letters_show};
 pub use self::demo::demo;
 pub use self::offsets::{OffsetsSetArgs, OffsetsShowArgs, offsets_set, offsets_show};
+pub use self::verdict::{VerdictArgs, schema_verdict};
 
 use crate::query::{self, Format};
 use crate::service::{self, RunOptions};

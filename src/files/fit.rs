@@ -11,15 +11,17 @@ use arrow::compute::{cast, is_null, nullif};
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
+use crate::core::schema::other_names;
 use crate::error::{Error, Result};
 
-/// `batch` with the columns of `schema`, matched by name at every depth; what it does not have is null. Field ids are
+/// `batch` with the columns of `schema`, matched at every depth by name, or by a name that a
+/// column had before; what it does not have is null. Field ids are
 /// those of `schema`.
 ///
 /// # Errors
 /// [`Error::Decision`] naming the column whose values do not fit.
 pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let one = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
+    let one = |field: &Arc<Field>| match named(field, |name| batch.column_by_name(name)) {
         Some(column) => fit_column(column, field, Matching::ByName),
         None => Ok(new_null_array(field.data_type(), batch.num_rows())),
     };
@@ -45,6 +47,11 @@ fn assemble(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<R
 fn fit_column(column: &ArrayRef, field: &Field, matching: Matching) -> Result<ArrayRef> {
     let unfit = |e: ArrowError| Error::Decision(format!("column {}: {e}", field.name()));
     fit(column, field.data_type(), matching).map_err(unfit)
+}
+
+/// What is there under the field's name, or under a name that it had: rows that are on their way while a column is renamed.
+fn named<'a>(field: &Field, find: impl Fn(&str) -> Option<&'a ArrayRef>) -> Option<&'a ArrayRef> {
+    find(field.name()).or_else(|| other_names(field).find_map(find))
 }
 
 /// How fields of records find each other.
@@ -102,7 +109,7 @@ fn record(from: &StructArray, fields: &Fields, matching: Matching) -> std::resul
     let absent = if from.null_count() > 0 { Some(is_null(from)?) } else { None };
     let child = |(place, field): (usize, &Arc<Field>)| {
         let found = match matching {
-            Matching::ByName => from.column_by_name(field.name()),
+            Matching::ByName => named(field, |name| from.column_by_name(name)),
             Matching::InOrder => from.columns().get(place),
         };
         match (found, &absent) {

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 
+use crate::Result;
 use crate::avro::{Decoder, Half, Pushed};
+use crate::core::budget::Budget;
 use crate::core::change::{Chunk, Run};
+use crate::core::letter::{Letter, Place};
 use crate::core::offsets::{Epoch, PartitionId};
 use crate::error::Error;
-use crate::settings::OnBadRecord;
-use crate::source::{Flow, Handler, Message, TopicPartition};
+use crate::settings::{OnBadRecord, OnIncompatibleSchema};
+use crate::source::{DeadLetters, Flow, Handler, Message, Taken, TopicPartition};
 
 /// A chunk is passed on when it holds this many events…
 const CHUNK_EVENTS: usize = 65_536;
@@ -24,6 +27,9 @@ const CHUNK_WAIT: Duration = Duration::from_millis(100);
 const UNKNOWN_SCHEMA: Duration = Duration::from_secs(10);
 /// Rejected records are logged one by one up to this many a second.
 const BAD_LOGGED_PER_SECOND: u32 = 10;
+
+/// The reason of records whose schema does not fit the tables.
+const INCOMPATIBLE: &str = "incompatible_schema";
 
 /// What the intake tells its pipeline.
 #[derive(Debug)]
@@ -43,6 +49,25 @@ pub(super) enum SchemaAnswer {
     Found(String),
     /// The registry does not have it: records that name it are bad.
     Unknown(String),
+    /// The tables cannot hold its rows.
+    Incompatible(String),
+}
+
+/// What becomes of records that cannot be rows.
+pub(super) struct Rules {
+    pub(super) pipeline: String,
+    pub(super) on_bad_record: OnBadRecord,
+    pub(super) on_incompatible_schema: OnIncompatibleSchema,
+    pub(super) budget: Budget,
+    /// Where there is a topic for them.
+    pub(super) dead_letters: Option<Arc<DeadLetters>>,
+}
+
+/// What is wrong with a record.
+struct Fault<'a> {
+    code: &'static str,
+    half: Half,
+    text: &'a str,
 }
 
 /// Topic id by name, kept current by the pipeline.
@@ -70,7 +95,11 @@ pub(super) struct Intake {
     answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
     asked: Option<(u32, Half)>,
     unknown: HashMap<(u32, Half), (Instant, String)>,
-    on_bad_record: OnBadRecord,
+    /// Schemas whose rows the tables cannot hold, where their records are bad ones.
+    incompatible: HashMap<(u32, Half), String>,
+    rules: Rules,
+    /// Events in the chunks that were cut.
+    good: u64,
     stopped: bool,
     logged: (Instant, u32),
     rejected: Arc<std::sync::Mutex<Rejected>>,
@@ -82,7 +111,7 @@ impl Intake {
         topics: TopicIds,
         out: mpsc::Sender<FromIntake>,
         answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
-        on_bad_record: OnBadRecord,
+        rules: Rules,
         rejected: Arc<std::sync::Mutex<Rejected>>,
     ) -> Self {
         Intake {
@@ -97,7 +126,9 @@ impl Intake {
             answers,
             asked: None,
             unknown: HashMap::new(),
-            on_bad_record,
+            incompatible: HashMap::new(),
+            rules,
+            good: 0,
             stopped: false,
             logged: (Instant::now(), 0),
             rejected,
@@ -178,6 +209,7 @@ impl Intake {
                 return;
             }
         };
+        self.good += decoded.offsets.len() as u64;
         self.ready = Some(FromIntake::Chunk(Arc::new(Chunk {
             runs,
             offsets: decoded.offsets,
@@ -203,9 +235,14 @@ impl Intake {
                     self.unknown.insert((id, of), (Instant::now(), reason));
                     continue;
                 }
+                SchemaAnswer::Incompatible(why) => Err(Error::Decision(why)),
             };
-            if let Err(error) = added {
-                self.stop(error.within(format_args!("schema {id}")));
+            match (added, self.rules.on_incompatible_schema) {
+                (Ok(()), _) => {}
+                (Err(Error::Decision(why)), OnIncompatibleSchema::DeadLetter) => {
+                    self.incompatible.insert((id, of), why);
+                }
+                (Err(error), _) => self.stop(error.within(format_args!("{of} schema {id} does not fit the tables"))),
             }
         }
     }
@@ -233,35 +270,87 @@ impl Intake {
         }
     }
 
-    fn reject(&mut self, message: &Message<'_>, code: &'static str, bad: &str) -> Flow {
+    fn reject(&mut self, message: &Message<'_>, fault: &Fault<'_>) -> Flow {
         let place = format!("{} at offset {}", message.partition, message.offset);
-        if self.on_bad_record == OnBadRecord::Stop {
-            self.stop(Error::Decision(format!(
-                "{place}: the record cannot be read: {bad}; fix or skip it: with `on_bad_record: skip` firn goes on without \
-                 such records, and `firn offsets set` moves past this one"
-            )));
-            return Flow::Full;
+        let bad = fault.text;
+        let letter = match self.rules.on_bad_record {
+            // Whatever becomes of other bad records: the setting for schemas says where these go.
+            _ if fault.code == INCOMPATIBLE => true,
+            OnBadRecord::DeadLetter => true,
+            OnBadRecord::Skip => false,
+            OnBadRecord::Stop => {
+                self.stop(Error::Decision(format!(
+                    "{place}: the record cannot be read: {bad}; fix or skip it: with `on_bad_record: skip` firn goes on without \
+                     such records, `dead_letter` keeps them in a topic, and `firn offsets set` moves past this one"
+                )));
+                return Flow::Full;
+            }
+        };
+        if letter {
+            match self.send_letter(message, fault) {
+                Ok(Taken::Yes) => {}
+                Ok(Taken::Full) => return Flow::Full,
+                Err(error) => {
+                    self.stop(error.within(place));
+                    return Flow::Full;
+                }
+            }
         }
+        self.count_rejected(message, fault);
+        self.advance(message.slot, message.partition, message.epoch, message.offset + 1, 0);
+        if self.rules.budget.reject(self.good + self.decoder.events() as u64) {
+            self.stop(Error::Decision(format!(
+                "{place}: more records were rejected than `max_bad_ratio` allows, the last because: {bad}; look at them \
+                 (`firn dead-letters show`, or the log), fix what is wrong, then start again"
+            )));
+        }
+        Flow::Taken
+    }
+
+    /// Sends the record to the dead letters. V passes it once the broker has it: no commit is made before.
+    fn send_letter(&mut self, message: &Message<'_>, fault: &Fault<'_>) -> Result<Taken> {
+        let Some(letters) = self.rules.dead_letters.clone() else {
+            return Err(Error::Internal("there is no topic for dead letters".into()));
+        };
+        let Some(id) = self.identify(message.slot, message.partition) else { return Ok(Taken::Full) };
+        letters.send(&Letter {
+            place: Place { topic_id: id.topic.to_string(), partition: id.partition, offset: message.offset },
+            topic: message.partition.topic.to_string(),
+            timestamp_ms: message.timestamp_ms,
+            pipeline: self.rules.pipeline.clone(),
+            reason: fault.code.to_owned(),
+            in_key: fault.half == Half::Key,
+            message: fault.text.to_owned(),
+            key: message.key.map(<[u8]>::to_vec),
+            value: message.value.map(<[u8]>::to_vec),
+            headers: message.headers.copied(),
+        })
+    }
+
+    /// Counts a rejected record, and logs it, but not thousands of them.
+    fn count_rejected(&mut self, message: &Message<'_>, fault: &Fault<'_>) {
         if let Ok(mut rejected) = self.rejected.lock() {
-            *rejected.by_reason.entry(code).or_default() += 1;
+            *rejected.by_reason.entry(fault.code).or_default() += 1;
         }
         if self.logged.0.elapsed() >= Duration::from_secs(1) {
             self.logged = (Instant::now(), 0);
         }
         self.logged.1 += 1;
         if self.logged.1 <= BAD_LOGGED_PER_SECOND {
-            let (partition, offset) = (message.partition.partition, message.offset);
-            tracing::warn!(topic = %message.partition.topic, partition, offset, reason = bad, "record rejected");
+            let (partition, offset, reason) = (message.partition.partition, message.offset, fault.text);
+            tracing::warn!(topic = %message.partition.topic, partition, offset, reason, "record rejected");
         }
-        self.advance(message.slot, message.partition, message.epoch, message.offset + 1, 0);
-        Flow::Taken
     }
 
     fn ask(&mut self, message: &Message<'_>, id: u32, of: Half) -> Flow {
+        if let Some(why) = self.incompatible.get(&(id, of)) {
+            let text = format!("{INCOMPATIBLE}: {of} schema {id}: {why}");
+            return self.reject(message, &Fault { code: INCOMPATIBLE, half: of, text: &text });
+        }
         match self.unknown.get(&(id, of)) {
             Some((at, reason)) if at.elapsed() < UNKNOWN_SCHEMA => {
-                let bad = format!("unknown_schema: {of}: {reason}");
-                return self.reject(message, "unknown_schema", &bad);
+                let text = format!("unknown_schema: {of}: {reason}");
+                return self.reject(message, &Fault { code: "unknown_schema", half: of, text: &text });
             }
             _ => {}
         }
@@ -303,7 +392,9 @@ impl Handler for Intake {
                 self.pass_on();
                 Flow::Full
             }
-            Pushed::Bad(bad) => self.reject(message, bad.reason.code(), &bad.to_string()),
+            Pushed::Bad(bad) => {
+                self.reject(message, &Fault { code: bad.reason.code(), half: bad.half, text: &bad.to_string() })
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod epoch;
 mod intake;
 mod log;
 mod pipeline;
+mod replay;
 mod retry;
 mod saved_index;
 mod schemas;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,22 +27,24 @@ pub use self::clock::now_ms;
 pub use self::epoch::{open_epoch, set_vector};
 pub use self::log::{cluster_within, read_log};
 pub use self::pipeline::Progress;
-pub use self::tables::{Catalogs, event_shape, open_catalog, open_engine, open_lake};
+pub use self::replay::{Replay, dead_letters, replay};
+pub use self::tables::{Catalogs, event_shape, formats, open_catalog, open_engine, open_lake};
 
-use self::intake::{Intake, Rejected};
+use self::intake::{Intake, Rejected, Rules};
 use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, TableRun, by_identity, topic_ids};
 use self::retry::{backoff, until_reachable};
-use self::schemas::{SchemaDesk, first_topic, latest};
+use self::schemas::{Needs, SchemaDesk, first_topic, latest};
 use self::starts::Starts;
 use self::table_task::TableTask;
 use crate::avro::{Decoder, EventShape, table_schema};
+use crate::core::budget::Budget;
 use crate::core::fold::Semantics;
 use crate::core::key_index::{KeyEncoder, KeyWidth};
 use crate::core::mutant::Mutants;
-use crate::core::schema::TableSchema;
+use crate::core::schema::{TableSchema, learn_names};
 use crate::core::writer::{Writer, WriterConfig};
-use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Topics};
-use crate::source::{Cluster, Registry, Source, SourceConfig, TopicSelection};
+use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, SchemaRegistry, Settings, Topics};
+use crate::source::{Access, Cluster, DeadLetters, Login, Registry, Source, SourceConfig, TopicSelection};
 use crate::table::LakeTable;
 use crate::{Error, Result};
 
@@ -172,8 +175,16 @@ pub fn registry(settings: &Settings) -> Result<Registry> {
     let RegistryUrl::Url(url) = &settings.schema_registry.url else {
         return Err(Error::Config("schema_registry.url: embedded serves `firn demo` and `firn broker` alone".into()));
     };
-    let login = settings.schema_registry.username.clone().zip(settings.schema_registry.password.clone());
-    Registry::new(url, login)
+    let SchemaRegistry { username, password, token, tls, .. } = &settings.schema_registry;
+    let basic = username.clone().map(|user| Login::Basic(user, password.clone().unwrap_or_default()));
+    let text = |secret: &SecretString| secret.expose_secret().to_owned();
+    let identity = tls.certificate.as_ref().zip(tls.key.as_ref());
+    let access = Access {
+        login: basic.or_else(|| token.clone().map(Login::Bearer)),
+        authorities: tls.ca.as_ref().map(|ca| text(ca).into_bytes()),
+        identity: identity.map(|(certificate, key)| format!("{}\n{}", text(certificate), text(key)).into()),
+    };
+    Registry::new(url, access)
 }
 
 /// A client that asks the brokers of the settings.
@@ -212,7 +223,7 @@ async fn start(
     let ask = || latest(&registry, &topic, patience.subject);
     let newest = until_reachable("schema registry", Some(patience.unreachable), ask).await?;
     let shape = event_shape(pipeline).with_key_schema(newest.key.is_some());
-    let tables = open_tables(settings, catalogs, pipeline, &shape, &newest, (seen, patience)).await?;
+    let (tables, wanted) = open_tables(settings, catalogs, pipeline, &shape, &newest, (seen, patience)).await?;
     let until = match options.until_caught_up {
         true => {
             let partitions: Vec<_> = topology.partitions().map(|(partition, _)| partition).collect();
@@ -221,16 +232,18 @@ async fn start(
         false => None,
     };
     let first = topology.topics.values().map(|info| info.id.clone()).collect();
+    let dead_letters = letter_box(settings, pipeline, &cluster).await?;
     let starts = Arc::new(Starts { cluster, topics, start: pipeline.start, first });
 
     let (answer, answers) = mpsc::channel(16);
-    let schema = tables[0].schema();
+    let schema = known_names(&tables[0].schema(), &wanted);
     let plan = saved_index::plan(settings, pipeline, &tables, &schema)?;
     let mut runs = Vec::new();
     for (number, (table, restored)) in tables.iter().zip(plan.restored).enumerate() {
         let mut task = TableTask::new(number, table.clone(), &pipeline.name, starts.clone(), answer.clone());
         task.keys = plan.encoder.clone();
         task.order_by = pipeline.order_by.clone();
+        task.dead_letters = dead_letters.clone();
         task.saved = plan.places.get(number).cloned();
         let writer = Writer::new(writer_config(settings, pipeline, table.name(), &schema, plan.encoder.as_deref()));
         runs.push(TableRun { task, writer: saved_index::restore(writer, restored) });
@@ -242,18 +255,23 @@ async fn start(
     let decoder = decoder(&schema, &shape, plan.encoder.clone())?;
     let topic_ids = Arc::new(std::sync::Mutex::new(topic_ids(&topology)));
     let rejected = Arc::new(std::sync::Mutex::new(Rejected::default()));
-    let handler =
-        Intake::new(decoder, topic_ids.clone(), chunks, schema_questions, pipeline.on_bad_record, rejected.clone());
+    let rules = Rules {
+        pipeline: pipeline.name.clone(),
+        on_bad_record: pipeline.on_bad_record,
+        on_incompatible_schema: pipeline.on_incompatible_schema,
+        budget: Budget::new(pipeline.max_bad_ratio),
+        dead_letters,
+    };
+    let handler = Intake::new(decoder, topic_ids.clone(), chunks, schema_questions, rules, rejected.clone());
     let source = Source::start(&source_config(settings, pipeline, &topology)?, Box::new(handler))?;
-    let desk = SchemaDesk {
-        registry,
+    let needs = Needs {
         shape,
         key_schema: newest.key,
         table: schema,
+        formats: formats(settings, pipeline).into(),
         format_version: pipeline.tables.iter().map(|t| t.format_version).min().unwrap_or(2),
-        answers: schema_answers,
-        grown,
     };
+    let desk = SchemaDesk { registry, needs, answers: schema_answers, grown };
     let progress = options.progress.get(&pipeline.name).cloned().unwrap_or_default();
     Ok(PipelineRun {
         name: pipeline.name.clone(),
@@ -278,6 +296,26 @@ async fn start(
     })
 }
 
+/// The dead-letter topic of a pipeline, where it has one. Its topic has to be there: nothing is to be rejected into the void.
+async fn letter_box(settings: &Settings, pipeline: &Pipeline, cluster: &Cluster) -> Result<Option<Arc<DeadLetters>>> {
+    let (Some(topic), Brokers::List(brokers)) = (&pipeline.dead_letter, &settings.kafka.brokers) else {
+        return Ok(None);
+    };
+    let selection = TopicSelection::parse(std::slice::from_ref(topic))?;
+    match cluster.describe_once(&selection).await {
+        Ok(_) => {}
+        Err(Error::Config(_)) => {
+            return Err(Error::Config(format!(
+                "the dead-letter topic {topic} does not exist: create it, with records at least as large as those of the topics \
+                 that are read"
+            )));
+        }
+        Err(error) => return Err(error),
+    }
+    let letters = DeadLetters::connect(brokers, &kafka_properties(settings), topic).await?;
+    Ok(Some(Arc::new(letters)))
+}
+
 /// Opens all tables of a pipeline, grown to the newest schema and to those seen in the stream.
 async fn open_tables(
     settings: &Settings,
@@ -286,16 +324,20 @@ async fn open_tables(
     shape: &EventShape,
     newest: &schemas::Latest,
     (seen, patience): (&[Arc<str>], Patience),
-) -> Result<Vec<Arc<dyn LakeTable>>> {
+) -> Result<(Vec<Arc<dyn LakeTable>>, Vec<TableSchema>)> {
     let mut opened: Vec<Arc<dyn LakeTable>> = Vec::new();
+    let mut asked = Vec::new();
+    let formats = formats(settings, pipeline);
     for table in &pipeline.tables {
         let name = table.catalog.as_str();
         let catalog = until_reachable(name, Some(patience.unreachable), || catalogs.get(settings, name)).await?;
         let mut last = None;
         for value in std::iter::once(&newest.value).chain(seen) {
             let wanted = table_schema(value, newest.key.as_deref(), shape, table.format_version)?;
-            let open = || tables::open_table(&catalog, &pipeline.name, table, &wanted);
+            let opening = tables::Opening { pipeline, formats: &formats, table };
+            let open = || tables::open_table(&catalog, &opening, &wanted);
             last = Some(until_reachable(name, Some(patience.unreachable), open).await?);
+            asked.push(wanted);
         }
         opened.extend(last);
     }
@@ -310,7 +352,14 @@ async fn open_tables(
             other.name()
         )));
     }
-    Ok(opened)
+    Ok((opened, asked))
+}
+
+/// The table's columns with the other names under which the events of these schemas have them.
+fn known_names(table: &TableSchema, wanted: &[TableSchema]) -> Arc<TableSchema> {
+    let mut known = table.clone();
+    wanted.iter().for_each(|wanted| learn_names(&mut known, wanted));
+    Arc::new(known)
 }
 
 fn decoder(schema: &TableSchema, shape: &EventShape, encoder: Option<Arc<KeyEncoder>>) -> Result<Decoder> {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::intake::SchemaAnswer;
 use crate::avro::{EventShape, Half, table_schema};
-use crate::core::schema::{TableSchema, Type};
+use crate::core::schema::{TableFormat, TableSchema, evolve};
 use crate::source::{Registry, RegistryError, Topology};
 use crate::{Error, Result};
 
@@ -55,32 +55,65 @@ pub(super) async fn latest(registry: &Registry, topic: &str, patience: Duration)
 /// Answers the intake's questions about schemas.
 pub(super) struct SchemaDesk {
     pub(super) registry: Registry,
-    pub(super) shape: EventShape,
-    pub(super) key_schema: Option<Arc<str>>,
-    pub(super) table: Arc<TableSchema>,
-    pub(super) format_version: u8,
+    pub(super) needs: Needs,
     pub(super) answers: std::sync::mpsc::SyncSender<(u32, Half, SchemaAnswer)>,
     /// Tells the pipeline that the tables have to grow first.
     pub(super) grown: mpsc::Sender<Result<Arc<str>>>,
+}
+
+/// What a value's schema is held against.
+#[derive(Clone)]
+pub(super) struct Needs {
+    pub(super) shape: EventShape,
+    pub(super) key_schema: Option<Arc<str>>,
+    pub(super) table: Arc<TableSchema>,
+    pub(super) formats: Arc<[TableFormat]>,
+    /// The lowest of the Iceberg tables.
+    pub(super) format_version: u8,
+}
+
+/// What a value's schema asks of the tables.
+#[derive(Debug, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    /// They have to change first.
+    Change,
+    /// They cannot hold its rows, and why.
+    Impossible(String),
+}
+
+impl Needs {
+    fn of(&self, value: &str) -> Need {
+        let wanted = match table_schema(value, self.key_schema.as_deref(), &self.shape, self.format_version) {
+            Ok(wanted) => wanted,
+            Err(error) => return Need::Impossible(error.to_string()),
+        };
+        let evolution = evolve(&self.table, &wanted, &self.formats, 0);
+        match evolution.obstacle() {
+            Some(obstacle) => Need::Impossible(obstacle.to_string()),
+            None if evolution.changes.is_empty() => Need::Nothing,
+            None => Need::Change,
+        }
+    }
 }
 
 impl SchemaDesk {
     /// Fetches a schema in the background, waiting for the registry as long as it takes: an outage makes no record bad.
     pub(super) fn fetch(&self, id: u32, of: Half) {
         let (registry, answers, grown) = (self.registry.clone(), self.answers.clone(), self.grown.clone());
-        let (shape, table, key) = (self.shape.clone(), self.table.clone(), self.key_schema.clone());
-        let version = self.format_version;
+        let needs = self.needs.clone();
         tokio::spawn(async move {
             let stalled = |error: &RegistryError| tracing::warn!(id, %error, "waiting for a schema");
             let answer = match registry.schema_waiting(id as i32, stalled).await {
                 Ok(schema) if of == Half::Key => SchemaAnswer::Found(schema.text.to_string()),
-                Ok(schema) => match needs_growth(&schema.text, key.as_deref(), &shape, version, &table) {
-                    Ok(true) => {
+                Ok(schema) => match needs.of(&schema.text) {
+                    Need::Change => {
                         // A pipeline that has ended needs no columns.
                         let _ = grown.send(Ok(schema.text)).await;
                         return;
                     }
-                    _ => SchemaAnswer::Found(schema.text.to_string()),
+                    Need::Nothing => SchemaAnswer::Found(schema.text.to_string()),
+                    Need::Impossible(why) => SchemaAnswer::Incompatible(why),
                 },
                 Err(RegistryError::NotFound(what)) => {
                     SchemaAnswer::Unknown(format!("the schema registry has no {what}"))
@@ -93,35 +126,6 @@ impl SchemaDesk {
             // One question at a time: there is room, unless the poll thread is gone.
             let _ = answers.try_send((id, of, answer));
         });
-    }
-}
-
-/// Whether values of this schema have columns that the table lacks, or wider ones.
-fn needs_growth(
-    value: &str,
-    key: Option<&str>,
-    shape: &EventShape,
-    format_version: u8,
-    table: &TableSchema,
-) -> Result<bool> {
-    let wanted = table_schema(value, key, shape, format_version)?;
-    Ok(wanted.fields.iter().any(|field| match table.column(&field.name) {
-        None => true,
-        Some(known) => is_wider(&field.kind, &known.kind),
-    }))
-}
-
-/// Whether a column of type `wanted` holds values that one of type `known` cannot, and `known` can become it.
-fn is_wider(wanted: &Type, known: &Type) -> bool {
-    match (wanted, known) {
-        (Type::Long, Type::Int) | (Type::Double, Type::Float) => true,
-        (Type::Decimal { precision: new, scale: s }, Type::Decimal { precision: old, scale: t }) => new > old && s == t,
-        (Type::Struct(new), Type::Struct(old)) => new
-            .iter()
-            .any(|field| old.iter().find(|o| o.name == field.name).is_none_or(|o| is_wider(&field.kind, &o.kind))),
-        (Type::List(new), Type::List(old)) => is_wider(&new.kind, &old.kind),
-        (Type::Map(_, new), Type::Map(_, old)) => is_wider(&new.kind, &old.kind),
-        _ => false,
     }
 }
 

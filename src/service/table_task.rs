@@ -20,6 +20,7 @@ use crate::core::plan::Plan;
 use crate::core::writer::{Action, CommitOrder, Event, Outcome, PlacedFile, Placement, Writer};
 use crate::error::Error;
 use crate::files::{RowOrder, WrittenFile};
+use crate::source::DeadLetters;
 use crate::table::{Change, LakeTable, LiveFile, NewRows, Outcome as TableOutcome};
 use crate::{Result, table};
 
@@ -36,6 +37,8 @@ pub(super) struct TableTask {
     pub(super) keys: Option<Arc<KeyEncoder>>,
     pub(super) order_by: Option<String>,
     pub(super) starts: Arc<Starts>,
+    /// The pipeline's dead letters, which a commit waits for.
+    pub(super) dead_letters: Option<Arc<DeadLetters>>,
     /// Where the index is saved; absent in `append` mode.
     pub(super) saved: Option<SavedPlace>,
     /// Files that were written and are not committed yet, by path.
@@ -60,6 +63,7 @@ impl TableTask {
             keys: None,
             order_by: None,
             starts,
+            dead_letters: None,
             saved: None,
             written: Arc::default(),
             answers,
@@ -118,7 +122,13 @@ impl TableTask {
                 .await?;
                 Event::Written(files)
             }
-            Action::Commit(order) => Event::Outcome(self.commit(order).await),
+            Action::Commit(order) => {
+                // What V passes was rejected before this: the dead letters are with their broker first.
+                if let Some(letters) = &self.dead_letters {
+                    letters.settled().await?;
+                }
+                Event::Outcome(self.commit(order).await)
+            }
             Action::Open { .. } | Action::Landed(_) | Action::Stop(_) => return Ok(()),
         };
         self.answer(Ok(event)).await;

@@ -7,9 +7,9 @@ use secrecy::ExposeSecret;
 
 use super::retry::until_reachable;
 use crate::avro::{self, DeleteBy, EventShape};
-use crate::core::schema::TableSchema;
+use crate::core::schema::{TableFormat, TableSchema, evolve};
 use crate::query::{Engine, Limits};
-use crate::settings::{self, CatalogKind, Delete, Mode, Pipeline, Settings, SqlUri, Transform};
+use crate::settings::{self, CatalogKind, Delete, Mode, OnIncompatibleSchema, Pipeline, Settings, SqlUri, Transform};
 use crate::table::delta::{DeltaCatalog, DeltaConfig};
 use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, SortColumn, TableSpec};
 use crate::table::{Catalog, LakeTable, OpenTable, Outcome};
@@ -118,12 +118,30 @@ impl Catalogs {
     }
 }
 
+/// What the tables of a pipeline are kept in. They take the same rows, so each can only change as all of them can.
+#[must_use]
+pub fn formats(settings: &Settings, pipeline: &Pipeline) -> Vec<TableFormat> {
+    let kind = |name: &String| settings.catalogs.get(name).map(|catalog| &catalog.kind);
+    let format = |table: &settings::Table| match (kind(&table.catalog), table.format_version) {
+        (Some(CatalogKind::Delta), _) => TableFormat::Delta,
+        (_, 3..) => TableFormat::IcebergV3,
+        _ => TableFormat::IcebergV2,
+    };
+    pipeline.tables.iter().map(format).collect()
+}
+
+/// What a table is opened for.
+pub(super) struct Opening<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) formats: &'a [TableFormat],
+    pub(super) table: &'a settings::Table,
+}
+
 /// Opens a table of a pipeline, creates it where it is missing, upgrades it to the format version that is asked for, and
 /// evolves it to hold what `wanted` asks for. A table of a newer format version stays as it is.
 pub(super) async fn open_table(
     catalog: &Catalog,
-    pipeline: &str,
-    table: &settings::Table,
+    Opening { pipeline, formats, table }: &Opening<'_>,
     wanted: &TableSchema,
 ) -> Result<Arc<dyn LakeTable>> {
     let spec = || TableSpec {
@@ -131,7 +149,7 @@ pub(super) async fn open_table(
         format_version: table.format_version,
         partition_by: table.partition_by.iter().map(|p| (transform(&p.transform), p.column.clone())).collect(),
         sort_by: table.sort_by.iter().map(sort_column).collect(),
-        pipeline: pipeline.to_owned(),
+        pipeline: pipeline.name.clone(),
     };
     if let Catalog::Delta(delta) = catalog {
         delta.check_store().await?;
@@ -151,7 +169,17 @@ pub(super) async fn open_table(
         until_reachable(lake.name(), None, || upgrade(iceberg, table.format_version)).await?;
         tracing::info!(table = lake.name(), format_version = table.format_version, "table upgraded in place");
     }
-    until_reachable(lake.name(), None, || grow(&opened, &*lake, wanted)).await?;
+    let own = lake.schema();
+    let obstacle = evolve(&own, wanted, formats, 0).obstacle().map(ToString::to_string);
+    let wanted = match obstacle {
+        // Events of that schema go to the dead letters; the others go on.
+        Some(why) if pipeline.on_incompatible_schema == OnIncompatibleSchema::DeadLetter => {
+            tracing::warn!(table = lake.name(), why, "a schema does not fit the table, which stays as it is");
+            &own
+        }
+        _ => wanted,
+    };
+    until_reachable(lake.name(), None, || grow(&opened, &*lake, wanted, formats)).await?;
     Ok(lake)
 }
 
@@ -164,10 +192,10 @@ async fn upgrade(table: &IcebergTable, format_version: u8) -> Result<()> {
     Err(restless(table, "its format version was to be upgraded"))
 }
 
-/// Adds the columns that `wanted` has and the table does not, and widens what it asks to be wider.
-async fn grow(opened: &OpenTable, table: &dyn LakeTable, wanted: &TableSchema) -> Result<()> {
+/// Changes the table's columns to hold `wanted` too.
+async fn grow(opened: &OpenTable, table: &dyn LakeTable, wanted: &TableSchema, formats: &[TableFormat]) -> Result<()> {
     for _ in 0..TRIES {
-        if settled(table, opened.evolve_schema(wanted).await).await? {
+        if settled(table, opened.evolve_schema(wanted, formats).await).await? {
             return Ok(());
         }
     }

@@ -11,8 +11,8 @@ use super::read::{Item, Section};
 use super::substitute::substitute;
 use super::yaml::{self, Node, Value};
 use super::{
-    Brokers, Catalog, CatalogKind, FILE_BYTES_MAX, Kafka, Pipeline, RegistryUrl, Role, SchemaRegistry, Settings, keys,
-    pipeline, too_large,
+    Brokers, Catalog, CatalogKind, FILE_BYTES_MAX, Kafka, Pipeline, RegistryTls, RegistryUrl, Role, SchemaRegistry,
+    Settings, keys, pipeline, too_large,
 };
 use crate::Result;
 
@@ -125,7 +125,8 @@ fn brokers(section: &Section<'_>, faults: &mut Faults) -> Brokers {
 }
 
 fn schema_registry(top: &Section<'_>, base_dir: &Path, faults: &mut Faults) -> SchemaRegistry {
-    let mut registry = SchemaRegistry { url: RegistryUrl::Embedded, username: None, password: None };
+    let (username, password, token, tls) = Default::default();
+    let mut registry = SchemaRegistry { url: RegistryUrl::Embedded, username, password, token, tls };
     let Some(section) = source_section(top, "schema_registry", &keys::SCHEMA_REGISTRY, faults) else { return registry };
     if let Some(item) = section.need("url", faults)
         && let Some(text) = item.text(faults).filter(|text| *text != "embedded")
@@ -143,7 +144,23 @@ fn schema_registry(top: &Section<'_>, base_dir: &Path, faults: &mut Faults) -> S
     {
         password.fault(faults, "a password without a username; set schema_registry.username");
     }
+    registry.token = section.get("token").and_then(|item| item.secret(base_dir, faults)).filter(|s| !is_empty(s));
+    if let Some(token) = section.get("token").filter(|_| registry.token.is_some() && registry.username.is_some()) {
+        token.fault(faults, "a token beside a username; set one of them");
+    }
+    if let Some(item) = section.get("tls") {
+        registry.tls = registry_tls(&Section::open(item, &keys::REGISTRY_TLS, faults), base_dir, faults);
+    }
     registry
+}
+
+fn registry_tls(section: &Section<'_>, base_dir: &Path, faults: &mut Faults) -> RegistryTls {
+    let mut read = |key: &str| section.get(key).and_then(|item| item.secret(base_dir, faults)).filter(|s| !is_empty(s));
+    let tls = RegistryTls { ca: read("ca"), certificate: read("certificate"), key: read("key") };
+    if tls.certificate.is_some() != tls.key.is_some() {
+        faults.add(section.line, &section.path, "certificate and key belong together; set both or none");
+    }
+    tls
 }
 
 fn is_empty(secret: &SecretString) -> bool {

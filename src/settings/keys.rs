@@ -15,7 +15,10 @@ pub(super) const TOP: Keys = Keys {
 
 pub(super) const KAFKA: Keys = Keys { accepted: &["brokers", "properties"], not_built: &[] };
 
-pub(super) const SCHEMA_REGISTRY: Keys = Keys { accepted: &["url", "username", "password"], not_built: &[] };
+pub(super) const SCHEMA_REGISTRY: Keys =
+    Keys { accepted: &["url", "username", "password", "token", "tls"], not_built: &[] };
+
+pub(super) const REGISTRY_TLS: Keys = Keys { accepted: &["ca", "certificate", "key"], not_built: &[] };
 
 pub(super) const CATALOG: Keys = Keys { accepted: &["type", "uri", "warehouse", "properties"], not_built: &[] };
 
@@ -34,12 +37,16 @@ pub(super) const PIPELINE: Keys = Keys {
         "commit",
         "start",
         "on_bad_record",
+        "dead_letter",
+        "max_bad_ratio",
         "on_incompatible_schema",
     ],
-    not_built: &["merge", "dead_letter"],
+    not_built: &["merge"],
 };
 
 pub(super) const DELETE: Keys = Keys { accepted: &["field", "values"], not_built: &[] };
+
+pub(super) const DEAD_LETTER: Keys = Keys { accepted: &["topic"], not_built: &[] };
 
 pub(super) const TABLE: Keys =
     Keys { accepted: &["catalog", "name", "format_version", "partition_by", "sort_by"], not_built: &[] };
@@ -48,13 +55,15 @@ pub(super) const COMMIT: Keys = Keys { accepted: &["interval", "max_rows", "max_
 
 /// Every section with the name that the documentation gives it.
 #[cfg(test)]
-pub(super) const SECTIONS: [(&str, &Keys); 8] = [
+pub(super) const SECTIONS: [(&str, &Keys); 10] = [
     ("", &TOP),
     ("kafka", &KAFKA),
     ("schema_registry", &SCHEMA_REGISTRY),
+    ("schema_registry.tls", &REGISTRY_TLS),
     ("catalogs.<name>", &CATALOG),
     ("pipelines.<name>", &PIPELINE),
     ("pipelines.<name>.delete", &DELETE),
+    ("pipelines.<name>.dead_letter", &DEAD_LETTER),
     ("pipelines.<name>.tables[]", &TABLE),
     ("pipelines.<name>.commit", &COMMIT),
 ];

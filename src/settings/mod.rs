@@ -81,6 +81,21 @@ pub struct SchemaRegistry {
     pub username: Option<String>,
     /// Set only together with `username`.
     pub password: Option<SecretString>,
+    /// For bearer authentication; not set together with `username`.
+    pub token: Option<SecretString>,
+    /// Certificates of the connection.
+    pub tls: RegistryTls,
+}
+
+/// Certificates and keys in PEM.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryTls {
+    /// Authorities to trust besides the public ones.
+    pub ca: Option<SecretString>,
+    /// What Firn presents; set only together with `key`.
+    pub certificate: Option<SecretString>,
+    /// The private key of `certificate`.
+    pub key: Option<SecretString>,
 }
 
 /// Where the registry is.
@@ -160,6 +175,12 @@ pub struct Pipeline {
     pub start: Start,
     /// What happens to a record that cannot be read.
     pub on_bad_record: OnBadRecord,
+    /// What happens to the records of a schema that does not fit the tables.
+    pub on_incompatible_schema: OnIncompatibleSchema,
+    /// The topic of rejected records, where there is one.
+    pub dead_letter: Option<String>,
+    /// The share of bad records, from 0 to 1, beyond which the pipeline stops.
+    pub max_bad_ratio: Option<f64>,
 }
 
 /// What a pipeline reads.
@@ -292,6 +313,17 @@ pub enum OnBadRecord {
     Stop,
     /// The record is counted, logged and passed over.
     Skip,
+    /// As it is, with the reason, it goes to a topic of its own.
+    DeadLetter,
+}
+
+/// What happens to the records of a schema whose rows the tables cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnIncompatibleSchema {
+    /// The pipeline stops with exit code 4.
+    Stop,
+    /// Each is a bad record that goes to the dead letters; records of other schemas go on.
+    DeadLetter,
 }
 
 /// A job of `firn run`.

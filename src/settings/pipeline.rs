@@ -7,7 +7,8 @@ use super::fault::{Faults, suggestion};
 use super::names;
 use super::read::{Item, Section};
 use super::{
-    Catalog, CatalogKind, Commit, Delete, Mode, OnBadRecord, Pipeline, RecordKey, Start, Table, TableRef, Topics, keys,
+    Catalog, CatalogKind, Commit, Delete, Mode, OnBadRecord, OnIncompatibleSchema, Pipeline, RecordKey, Start, Table,
+    TableRef, Topics, keys,
 };
 
 const LINEAGE: &str = "_kafka";
@@ -60,8 +61,12 @@ pub(super) fn pipeline(name: &str, item: Item<'_>, context: &mut Context<'_>, fa
         commit: commit(&section, context.memory, faults),
         start: start(&section, faults),
         on_bad_record: on_bad_record(&section, faults),
+        on_incompatible_schema: on_incompatible_schema(&section, faults),
+        dead_letter: dead_letter(&section, faults),
+        max_bad_ratio: max_bad_ratio(&section, faults),
     };
     check_columns(&section, &pipeline, faults);
+    check_dead_letters(&section, &pipeline, context, faults);
     if mode == Mode::Append {
         for key in ["key", "record_key", "order_by", "delete"] {
             if let Some(item) = section.get(key) {
@@ -84,7 +89,6 @@ fn choice<T: Copy>(
 
 /// Keys that exist for the sake of values that are not built: only the value that changes nothing is accepted.
 fn refuse_unbuilt(section: &Section<'_>, faults: &mut Faults) {
-    choice(section, "on_incompatible_schema", &[("stop", ())], &["dead_letter"], faults);
     if let Some(item) = section.get("key_partitioned")
         && item.choice(&[("false", false), ("true", true)], &[], faults) == Some(true)
     {
@@ -103,8 +107,60 @@ fn record_key(section: &Section<'_>, faults: &mut Faults) -> Option<RecordKey> {
 }
 
 fn on_bad_record(section: &Section<'_>, faults: &mut Faults) -> OnBadRecord {
-    let valid = [("stop", OnBadRecord::Stop), ("skip", OnBadRecord::Skip)];
-    choice(section, "on_bad_record", &valid, &["dead_letter"], faults).unwrap_or(OnBadRecord::Stop)
+    let valid = [("stop", OnBadRecord::Stop), ("skip", OnBadRecord::Skip), ("dead_letter", OnBadRecord::DeadLetter)];
+    choice(section, "on_bad_record", &valid, &[], faults).unwrap_or(OnBadRecord::Stop)
+}
+
+fn on_incompatible_schema(section: &Section<'_>, faults: &mut Faults) -> OnIncompatibleSchema {
+    let valid = [("stop", OnIncompatibleSchema::Stop), ("dead_letter", OnIncompatibleSchema::DeadLetter)];
+    choice(section, "on_incompatible_schema", &valid, &[], faults).unwrap_or(OnIncompatibleSchema::Stop)
+}
+
+fn dead_letter(section: &Section<'_>, faults: &mut Faults) -> Option<String> {
+    let section = Section::open(section.get("dead_letter")?, &keys::DEAD_LETTER, faults);
+    let topic = section.need("topic", faults)?;
+    let read = topic.text(faults).map(|text| names::check_topic(text).map(|()| text.to_owned()))?;
+    told(&topic, read, faults)
+}
+
+fn max_bad_ratio(section: &Section<'_>, faults: &mut Faults) -> Option<f64> {
+    let item = section.get("max_bad_ratio")?;
+    match item.text(faults)?.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Some(share),
+        _ => {
+            item.fault(faults, format!("{} is not a share from 0 to 1, such as 0.05", item.shown()));
+            None
+        }
+    }
+}
+
+/// A topic for what is sent there, and no way back into the pipeline.
+fn check_dead_letters(section: &Section<'_>, pipeline: &Pipeline, context: &mut Context<'_>, faults: &mut Faults) {
+    let wanted = [
+        ("on_bad_record", pipeline.on_bad_record == OnBadRecord::DeadLetter),
+        ("on_incompatible_schema", pipeline.on_incompatible_schema == OnIncompatibleSchema::DeadLetter),
+    ];
+    let asking = wanted.iter().find(|(_, asks)| *asks);
+    match (&pipeline.dead_letter, asking) {
+        (None, Some((key, _))) if section.get("dead_letter").is_none() => {
+            let message = format!("`{key}: dead_letter` needs the topic; set `dead_letter: {{topic: …}}`");
+            faults.add(section.line, &section.path, message);
+        }
+        (Some(_), None) => {
+            let path = &section.path;
+            context.notes.push(format!("{path}.dead_letter: no effect without `on_bad_record: dead_letter`"));
+        }
+        _ => {}
+    }
+    let Some(topic) = &pipeline.dead_letter else { return };
+    let reads = match &pipeline.topics {
+        Topics::Names(names) => names.contains(topic),
+        Topics::Pattern(pattern) => regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(topic)),
+    };
+    if reads {
+        let message = format!("the dead-letter topic '{topic}' is one of the topics that the pipeline reads");
+        faults.add(section.line, &section.path, message);
+    }
 }
 
 fn topics(section: &Section<'_>, faults: &mut Faults) -> Topics {

@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::read::show_size;
 use super::{
-    Brokers, Catalog, CatalogKind, Delete, Mode, OnBadRecord, PartitionField, Pipeline, RecordKey, RegistryUrl, Role,
-    Settings, SortField, SqlUri, Start, Table, Topics, Transform,
+    Brokers, Catalog, CatalogKind, Delete, Mode, OnBadRecord, OnIncompatibleSchema, PartitionField, Pipeline,
+    RecordKey, RegistryUrl, Role, Settings, SortField, SqlUri, Start, Table, Topics, Transform,
 };
 
 const HIDDEN: &str = "***";
@@ -63,6 +63,15 @@ impl Display for Settings {
         }
         if registry.password.is_some() {
             writeln!(f, "  password: {}", quoted(HIDDEN))?;
+        }
+        if registry.token.is_some() {
+            writeln!(f, "  token: {}", quoted(HIDDEN))?;
+        }
+        let tls = [("ca", &registry.tls.ca), ("certificate", &registry.tls.certificate), ("key", &registry.tls.key)];
+        let tls: Vec<_> = tls.iter().filter(|(_, set)| set.is_some()).map(|(key, _)| *key).collect();
+        if !tls.is_empty() {
+            writeln!(f, "  tls:")?;
+            tls.iter().try_for_each(|key| writeln!(f, "    {key}: {}", quoted(HIDDEN)))?;
         }
         writeln!(f, "catalogs:")?;
         self.catalogs.values().try_for_each(|catalog| show_catalog(f, catalog))?;
@@ -151,8 +160,18 @@ fn show_pipeline(f: &mut Formatter<'_>, pipeline: &Pipeline) -> fmt::Result {
     let on_bad_record = match pipeline.on_bad_record {
         OnBadRecord::Stop => "stop",
         OnBadRecord::Skip => "skip",
+        OnBadRecord::DeadLetter => "dead_letter",
     };
-    writeln!(f, "    on_bad_record: {on_bad_record}")
+    let on_incompatible_schema = match pipeline.on_incompatible_schema {
+        OnIncompatibleSchema::Stop => "stop",
+        OnIncompatibleSchema::DeadLetter => "dead_letter",
+    };
+    writeln!(f, "    on_bad_record: {on_bad_record}")?;
+    writeln!(f, "    on_incompatible_schema: {on_incompatible_schema}")?;
+    if let Some(topic) = &pipeline.dead_letter {
+        writeln!(f, "    dead_letter: {{topic: {}}}", quoted(topic))?;
+    }
+    pipeline.max_bad_ratio.map_or(Ok(()), |share| writeln!(f, "    max_bad_ratio: {share}"))
 }
 
 fn show_table(f: &mut Formatter<'_>, table: &Table) -> fmt::Result {

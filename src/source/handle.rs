@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::kafka::Consumer;
+use super::kafka::{Consumer, Headers};
 use super::poll::Poll;
 use super::{SourceConfig, TopicPartition, config};
 use crate::core::offsets::Epoch;
@@ -25,6 +25,8 @@ pub struct Message<'a> {
     pub key: Option<&'a [u8]>,
     /// The value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
+    /// The headers, which are looked up only where they are asked for.
+    pub headers: Headers<'a>,
     /// The epoch of the [`Command::Open`] under which it was read.
     pub epoch: Epoch,
 }

@@ -310,9 +310,56 @@ impl<'a> Raw<'a> {
         unsafe { sys::rd_kafka_message_timestamp(self.0, ptr::null_mut()) }
     }
 
+    /// Where the headers are.
+    #[inline]
+    pub(super) fn headers(self) -> Headers<'a> {
+        Headers(Some(self.0))
+    }
+
     pub(super) fn error_text(self) -> String {
         // SAFETY: the message is live.
         plain(&unsafe { text_of(sys::rd_kafka_message_errstr(self.0)) }).to_owned()
+    }
+}
+
+/// The headers of a record that has not been passed on yet.
+#[derive(Clone, Copy)]
+pub struct Headers<'a>(Option<&'a sys::rd_kafka_message_t>);
+
+impl std::fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.copied()).finish()
+    }
+}
+
+impl Headers<'_> {
+    /// Those of a record that has none.
+    pub const NONE: Headers<'static> = Headers(None);
+
+    /// Name and value of each, in order; a header may have no value.
+    #[must_use]
+    pub fn copied(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let Some(message) = self.0 else { return Vec::new() };
+        let mut list = ptr::null_mut();
+        // SAFETY: the message is live, and keeps its headers, which are parsed in place.
+        let code = unsafe { sys::rd_kafka_message_headers(message, &mut list) };
+        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR || list.is_null() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        loop {
+            let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+            // SAFETY: the list is the message's; name and value are valid as long as it is.
+            let header = unsafe {
+                let code = sys::rd_kafka_header_get_all(list, found.len(), &mut name, &mut value, &mut len);
+                (code == Code::RD_KAFKA_RESP_ERR_NO_ERROR)
+                    .then(|| (text_of(name), bytes(value.cast_mut(), len).map(<[u8]>::to_vec)))
+            };
+            match header {
+                Some(header) => found.push(header),
+                None => return found,
+            }
+        }
     }
 }
 

@@ -5,8 +5,10 @@
 //! offsets are a hint that this module writes and never reads.
 
 mod admin;
+mod again;
 mod client;
 mod config;
+mod dead_letters;
 mod handle;
 mod kafka;
 mod poll;
@@ -17,9 +19,12 @@ mod topics;
 #[cfg(test)]
 mod tests;
 
+pub use self::again::{Found, Resubmitter, Spans, read};
 pub use self::config::{SourceConfig, check_properties};
+pub use self::dead_letters::{DeadLetters, Taken};
 pub use self::handle::{Command, Event, Flow, Handler, Message, Source};
-pub use self::registry::{Fingerprint, Registry, RegistryError, Schema, Version};
+pub use self::kafka::Headers;
+pub use self::registry::{Access, Fingerprint, Login, Opinion, Registry, RegistryError, Schema, Version};
 pub use self::topics::{Cluster, StartAt, TopicInfo, TopicSelection, Topology};
 
 use std::sync::Arc;

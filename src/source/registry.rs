@@ -4,7 +4,9 @@
 //! registry's own "no such schema" makes a record bad. Silence, a proxy's page, a refusal to talk to us: all of that is
 //! waited out (DESIGN rule 18).
 
-use std::collections::{HashMap, VecDeque};
+mod references;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -85,12 +87,41 @@ impl From<RegistryError> for Error {
     }
 }
 
+/// How Firn says who it is.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// A user name and a password.
+    Basic(String, SecretString),
+    /// A token.
+    Bearer(SecretString),
+}
+
+/// What a registry wants besides its address.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// Sent with every request.
+    pub login: Option<Login>,
+    /// Certificates in PEM of authorities to trust, besides the public ones.
+    pub authorities: Option<Vec<u8>>,
+    /// Certificate and private key in PEM, which the connection presents.
+    pub identity: Option<SecretString>,
+}
+
+/// What the registry says of a schema that is not registered yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opinion {
+    /// Whether it would take it.
+    pub compatible: bool,
+    /// Why not, where it says so.
+    pub messages: Vec<String>,
+}
+
 /// A registry. Cloning shares connections and cache.
 #[derive(Debug, Clone)]
 pub struct Registry {
     http: reqwest::Client,
     base: Url,
-    login: Option<(String, SecretString)>,
+    login: Option<Login>,
     known: Arc<Mutex<Known>>,
 }
 
@@ -100,6 +131,8 @@ const SCHEMAS_MAX: usize = 4_096;
 const PINS_MAX: usize = 262_144;
 /// The largest answer that is read.
 const BODY_MAX: usize = 4 << 20;
+/// How many schemas of other subjects a schema may refer to, directly or not.
+const REFERENCES_MAX: usize = 100;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The first pause after a failed try, and the longest.
@@ -146,10 +179,25 @@ struct SchemaBody {
     schema: String,
     schema_type: Option<String>,
     #[serde(default)]
-    references: Vec<serde_json::Value>,
+    references: Vec<Reference>,
     id: Option<i32>,
     subject: Option<String>,
     version: Option<i32>,
+}
+
+/// A type of another subject that a schema refers to.
+#[derive(Deserialize)]
+struct Reference {
+    name: String,
+    subject: String,
+    version: i32,
+}
+
+#[derive(Deserialize)]
+struct OpinionBody {
+    is_compatible: bool,
+    #[serde(default)]
+    messages: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -160,11 +208,11 @@ struct ErrorBody {
 }
 
 impl Registry {
-    /// A registry at `url`, with an optional user name and password.
+    /// A registry at `url`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the URL is not one of http or https.
-    pub fn new(url: &str, login: Option<(String, SecretString)>) -> Result<Registry> {
+    /// [`Error::Config`] if the URL is not one of http or https, or a certificate or key cannot be read.
+    pub fn new(url: &str, access: Access) -> Result<Registry> {
         let mut base: Url =
             url.parse().map_err(|e| Error::Config(format!("schema_registry.url: not an address ({e})")))?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
@@ -172,21 +220,33 @@ impl Registry {
         }
         // An address with a password in it would be logged.
         let from_url = (!base.username().is_empty())
-            .then(|| (base.username().to_owned(), SecretString::from(base.password().unwrap_or_default())));
-        let login = login.or(from_url);
+            .then(|| Login::Basic(base.username().to_owned(), base.password().unwrap_or_default().into()));
+        let login = access.login.or(from_url);
         let stripped = base.set_username("").and_then(|()| base.set_password(None));
         stripped.map_err(|()| Error::Config("schema_registry.url: cannot carry a user name".into()))?;
         // So that joining appends to the path instead of replacing its last part.
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             // A redirect could carry the password to another host.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|e| Error::Internal(format!("http client: {e}")))?;
+            .redirect(reqwest::redirect::Policy::none());
+        let wrong = |key: &str| Error::Config(format!("schema_registry.tls.{key}: not a certificate or key in PEM"));
+        if let Some(pem) = &access.authorities {
+            let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(|_| wrong("ca"))?;
+            if authorities.is_empty() {
+                return Err(wrong("ca"));
+            }
+            http = authorities.into_iter().fold(http, reqwest::ClientBuilder::add_root_certificate);
+        }
+        if let Some(pem) = &access.identity {
+            let identity = reqwest::Identity::from_pem(pem.expose_secret().as_bytes());
+            http = http.identity(identity.map_err(|_| wrong("certificate"))?);
+        }
+        let http =
+            http.build().map_err(|e| Error::Config(format!("schema_registry: no connection can be made: {e}")))?;
         Ok(Registry { http, base, login, known: Arc::default() })
     }
 
@@ -214,7 +274,7 @@ impl Registry {
     pub async fn refresh(&self, id: i32) -> Result<Schema, RegistryError> {
         let what = format!("schema with id {id}");
         let body: SchemaBody = self.get(&["schemas", "ids", &id.to_string()], &what).await?;
-        let schema = readable(body, id, &what)?;
+        let schema = self.readable(body, id, &what).await?;
         self.known().admit(schema)
     }
 
@@ -258,7 +318,8 @@ impl Registry {
             return Err(self.unavailable("an answer without id and version"));
         };
         let subject = body.subject.clone().unwrap_or_else(|| subject.to_owned());
-        let schema = self.known().admit(readable(body, id, &what)?)?;
+        let schema = self.readable(body, id, &what).await?;
+        let schema = self.known().admit(schema)?;
         Ok(Version { subject, version: number, schema })
     }
 
@@ -278,17 +339,90 @@ impl Registry {
         self.known().pin(id, fingerprint)
     }
 
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &[&str], what: &str) -> Result<T, RegistryError> {
+    /// Whether the registry would take `schema` as the next version of a subject.
+    ///
+    /// # Errors
+    /// As [`Registry::schema`]; [`RegistryError::NotFound`] where the subject has no version yet.
+    pub async fn opinion(&self, subject: &str, schema: &str) -> Result<Opinion, RegistryError> {
+        let mut url = self.url(&["compatibility", "subjects", subject, "versions", "latest"]);
+        url.set_query(Some("verbose=true"));
+        let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
+        let what = format!("subject {subject}");
+        match self.answer::<OpinionBody>(self.http.post(url).json(&body), &what).await {
+            Ok(said) => Ok(Opinion { compatible: said.is_compatible, messages: said.messages }),
+            // 422: it is no schema to the registry.
+            Err(RegistryError::Unsupported { reason, .. }) => Ok(Opinion { compatible: false, messages: vec![reason] }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The schema of an answer, if it is one that Firn reads. Types of other subjects are written out in it.
+    async fn readable(&self, body: SchemaBody, id: i32, what: &str) -> Result<Schema, RegistryError> {
+        let refuse = |reason: String| RegistryError::Unsupported { what: what.to_owned(), reason };
+        match body.schema_type.as_deref() {
+            None | Some("AVRO") => {}
+            Some(other) => return Err(refuse(format!("is of type {}; only AVRO is read", shortened(other)))),
+        }
+        let text = match body.references.is_empty() {
+            true => body.schema,
+            false => {
+                let types = self.referenced(body.references, what).await?;
+                references::write_out(&body.schema, &types).map_err(refuse)?
+            }
+        };
+        let fingerprint = Fingerprint::of(&text);
+        Ok(Schema { id, text: Arc::from(text), fingerprint })
+    }
+
+    /// The texts of the schemas that these and their own references name, by the name of their type.
+    async fn referenced(&self, first: Vec<Reference>, what: &str) -> Result<Vec<(String, String)>, RegistryError> {
+        let mut waiting = VecDeque::from(first);
+        let (mut types, mut asked) = (Vec::new(), HashSet::new());
+        while let Some(Reference { name, subject, version }) = waiting.pop_front() {
+            if !asked.insert((subject.clone(), version, name.clone())) {
+                continue;
+            }
+            if asked.len() > REFERENCES_MAX {
+                let reason = format!("it refers to more than {REFERENCES_MAX} other schemas");
+                return Err(RegistryError::Unsupported { what: what.to_owned(), reason });
+            }
+            let of = format!("version {version} of subject {subject}, to which {what} refers");
+            let body: SchemaBody = match self.get(&["subjects", &subject, "versions", &version.to_string()], &of).await
+            {
+                // The schema itself is there: what is missing is no fault of the records that name it.
+                Err(RegistryError::NotFound(of)) => return Err(self.unavailable(&format!("it has no {of}"))),
+                other => other?,
+            };
+            waiting.extend(body.references);
+            types.push((name, body.schema));
+        }
+        Ok(types)
+    }
+
+    fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             // Escapes what is no part of a path: a subject may contain slashes.
             segments.pop_if_empty().extend(path);
         }
-        let mut request =
-            self.http.get(url).header("accept", "application/vnd.schemaregistry.v1+json, application/json");
-        if let Some((user, password)) = &self.login {
-            request = request.basic_auth(user, Some(password.expose_secret()));
-        }
+        url
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &[&str], what: &str) -> Result<T, RegistryError> {
+        self.answer(self.http.get(self.url(path)), what).await
+    }
+
+    async fn answer<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+        what: &str,
+    ) -> Result<T, RegistryError> {
+        let mut request = request.header("accept", "application/vnd.schemaregistry.v1+json, application/json");
+        request = match &self.login {
+            Some(Login::Basic(user, password)) => request.basic_auth(user, Some(password.expose_secret())),
+            Some(Login::Bearer(token)) => request.bearer_auth(token.expose_secret()),
+            None => request,
+        };
         let response = request.send().await.map_err(|e| self.unavailable(&cause(&e)))?;
         let status = response.status();
         let body = self.body(response).await?;
@@ -300,6 +434,9 @@ impl Registry {
         match said {
             Some(error) if status == 404 && (40_400..40_500).contains(&error.error_code) => {
                 Err(RegistryError::NotFound(what.to_owned()))
+            }
+            Some(error) if status == 422 => {
+                Err(RegistryError::Unsupported { what: what.to_owned(), reason: shortened(&error.message) })
             }
             Some(error) => Err(self.unavailable(&format!("{status}: {}", shortened(&error.message)))),
             None => Err(self.unavailable(&status.to_string())),
@@ -324,22 +461,6 @@ impl Registry {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The schema of an answer, if it is one that Firn reads.
-fn readable(body: SchemaBody, id: i32, what: &str) -> Result<Schema, RegistryError> {
-    let refuse = |reason: String| Err(RegistryError::Unsupported { what: what.to_owned(), reason });
-    match body.schema_type.as_deref() {
-        None | Some("AVRO") => {}
-        Some(other) => return refuse(format!("is of type {}; only AVRO is read", shortened(other))),
-    }
-    if !body.references.is_empty() {
-        return refuse(
-            "refers to other subjects, which is not supported yet: register it with the types written out".into(),
-        );
-    }
-    let fingerprint = Fingerprint::of(&body.schema);
-    Ok(Schema { id, text: Arc::from(body.schema), fingerprint })
 }
 
 /// The innermost reason, without the address (which can carry a password).

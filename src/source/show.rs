@@ -52,6 +52,7 @@ pub(super) fn show(handler: &mut dyn Handler, number: usize, slot: &mut Slot, ra
                 timestamp_ms: raw.timestamp_ms(),
                 key: raw.key(),
                 value: raw.value(),
+                headers: raw.headers(),
                 epoch: open.epoch,
             };
             if handler.on_message(&message) == Flow::Full {

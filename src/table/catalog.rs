@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::delta::{DeltaCatalog, DeltaTable};
 use super::iceberg::{CatalogHandle, IcebergTable, TableSpec};
 use super::{LakeTable, Outcome};
-use crate::core::schema::TableSchema;
+use crate::core::schema::{TableFormat, TableSchema};
 use crate::error::Result;
 
 /// A catalog of tables.
@@ -98,11 +98,22 @@ impl OpenTable {
         }
     }
 
-    /// Grows the table's columns to hold `wanted` too. Where nothing changes, nothing is committed.
-    pub async fn evolve_schema(&self, wanted: &TableSchema) -> Outcome {
+    /// What the table is kept in.
+    #[must_use]
+    pub fn format(&self) -> TableFormat {
         match self {
-            OpenTable::Iceberg(table) => table.evolve_schema(wanted).await,
-            OpenTable::Delta(table) => table.evolve_schema(wanted).await,
+            OpenTable::Iceberg(table) if table.format_version() >= 3 => TableFormat::IcebergV3,
+            OpenTable::Iceberg(_) => TableFormat::IcebergV2,
+            OpenTable::Delta(_) => TableFormat::Delta,
+        }
+    }
+
+    /// Changes the table's columns to hold `wanted` too, as [`crate::core::schema::evolve`] says for tables of these
+    /// formats. Where nothing changes, nothing is committed.
+    pub async fn evolve_schema(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Outcome {
+        match self {
+            OpenTable::Iceberg(table) => table.evolve_schema(wanted, formats).await,
+            OpenTable::Delta(table) => table.evolve_schema(wanted, formats).await,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use firn::core::history::{SnapshotId, VectorRead, WalkEnd};
-use firn::core::schema::{Field, TableSchema, Type};
+use firn::core::schema::{Field, TableFormat, TableSchema, Type};
 use firn::files::Store;
 use firn::query::{Engine, Limits};
 use firn::table::delta::{DeltaCatalog, DeltaConfig, DeltaTable};
@@ -435,7 +435,9 @@ async fn what_is_not_supported_is_refused_by_name_before_anything_is_written() {
         };
         let before = lake.versions("t");
         let table = lake.table("t").await;
-        let Outcome::NotSent(error) = table.evolve_schema(&schema()).await else { panic!("{named} is accepted") };
+        let Outcome::NotSent(error) = table.evolve_schema(&schema(), &[TableFormat::Delta]).await else {
+            panic!("{named} is accepted")
+        };
         assert!(error.to_string().contains(named) && error.exit_code() == 4, "{error}");
         assert_eq!(lake.versions("t"), before);
         drop(writer);
@@ -456,7 +458,7 @@ async fn a_retention_of_transactions_is_accepted_on_the_operators_word() {
     let lake = lake_with(&[("accept-transaction-retention", "true")]);
     lake.create("t", false).await;
     lake.set_property("t", "delta.setTransactionRetentionDuration", "interval 30 days").await;
-    committed(lake.table("t").await.evolve_schema(&schema()).await);
+    committed(lake.table("t").await.evolve_schema(&schema(), &[TableFormat::Delta]).await);
 }
 
 #[tokio::test]
@@ -468,18 +470,18 @@ async fn a_table_grows_and_old_rows_stay_readable() {
     wanted.fields.push(Field::new("note", Type::Uuid, false));
     wanted.fields.push(Field::new("at", Type::Time, false));
     let table = lake.table("t").await;
-    committed(table.evolve_schema(&wanted).await);
+    committed(table.evolve_schema(&wanted, &[TableFormat::Delta]).await);
     let kinds: Vec<Type> = table.schema().fields.iter().map(|f| f.kind.clone()).collect();
     assert_eq!(kinds[3..], [Type::Uuid, Type::Time], "what Delta has no type for keeps its meaning");
     let version = table.version().await;
-    committed(table.evolve_schema(&wanted).await);
+    committed(table.evolve_schema(&wanted, &[TableFormat::Delta]).await);
     assert_eq!(table.version().await, version, "nothing to do is nothing done");
     // A change that was planned before does not slip in under the new schema.
     let change = writer.plan(&[(2, "x", 2)], &[]).await;
     assert!(matches!(writer.table.commit(change).await, Outcome::Refused(_)));
     assert_eq!(lake.rows("t", None).await, writer.rows());
     wanted.fields[2].kind = Type::String;
-    assert!(matches!(table.evolve_schema(&wanted).await, Outcome::NotSent(_)));
+    assert!(matches!(table.evolve_schema(&wanted, &[TableFormat::Delta]).await, Outcome::NotSent(_)));
 }
 
 #[tokio::test]
@@ -489,7 +491,7 @@ async fn a_wider_type_is_a_table_feature() {
     narrow.fields[2].kind = Type::Int;
     lake.catalog.create_table(&namespace(), "t", spec(narrow, &[])).await.unwrap();
     let table = lake.table("t").await;
-    committed(table.evolve_schema(&schema()).await);
+    committed(table.evolve_schema(&schema(), &[TableFormat::Delta]).await);
     assert_eq!(table.schema().column("n").unwrap().kind, Type::Long);
     let actions = lake.actions("t", 1);
     assert!(pick(&actions, "protocol")[0]["readerFeatures"].to_string().contains("typeWidening"));
@@ -685,7 +687,7 @@ async fn mapped_columns_are_written_under_their_physical_names() {
         let lake = lake();
         mapped(&lake, mode);
         let table = lake.table("t").await;
-        committed(table.evolve_schema(&schema()).await);
+        committed(table.evolve_schema(&schema(), &[TableFormat::Delta]).await);
         let protocol = pick(&lake.actions("t", 1), "protocol")[0].clone();
         assert_eq!((&protocol["minReaderVersion"], &protocol["minWriterVersion"]), (&json!(3), &json!(7)));
         for feature in ["columnMapping", "deletionVectors", "appendOnly", "invariants", "generatedColumns"] {
@@ -713,7 +715,7 @@ async fn mapped_columns_are_written_under_their_physical_names() {
         // A new column gets a number and a name of its own.
         let mut wanted = schema();
         wanted.fields.push(Field::new("note", Type::String, false));
-        committed(lake.table("t").await.evolve_schema(&wanted).await);
+        committed(lake.table("t").await.evolve_schema(&wanted, &[TableFormat::Delta]).await);
         let metadata = pick(&lake.actions("t", 4), "metaData")[0].clone();
         assert_eq!(metadata["configuration"]["delta.columnMapping.maxColumnId"], "4");
         let engine = Engine::new(vec![lake.catalog.clone().into()], Limits::default()).unwrap();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use firn::core::history::VectorRead;
-use firn::core::schema::{Field, TableSchema, Type, to_arrow};
+use firn::core::schema::{Field, TableFormat, TableSchema, Type, to_arrow};
 use firn::table::delta::{DeltaCatalog, DeltaConfig};
 use firn::table::iceberg::TableSpec;
 use firn::table::{Change, FileRows, LakeTable, NewRows};
@@ -88,7 +88,7 @@ impl Lake {
     /// A writer that takes the table as it is now.
     async fn open(&self, name: &'static str) -> Writer {
         let table = self.catalog.load_table(&["market".into()], "t").await.unwrap().expect("the table is there");
-        committed(table.evolve_schema(&schema()).await);
+        committed(table.evolve_schema(&schema(), &[TableFormat::Delta]).await);
         let mut writer = Writer::new(Arc::new(table), name);
         let view = writer.catch_up().await;
         if let VectorRead::Found(_) = view.history.vector(None) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use firn::core::history::{SnapshotId, VectorRead, WalkEnd};
-use firn::core::schema::{Field, Type};
+use firn::core::schema::{Field, TableFormat, Type};
 use firn::files::read_rows;
 use firn::table::iceberg::{
     CatalogConfig, CatalogHandle, CatalogKind, IcebergTable, SortColumn, TableSpec, open_catalog,
@@ -434,10 +434,10 @@ async fn a_table_grows_with_its_schema_and_old_rows_stay_readable() {
     let mut wanted = schema();
     wanted.fields.push(Field::new("note", Type::String, false));
     let table = lake.table("t").await;
-    committed(table.evolve_schema(&wanted).await);
+    committed(table.evolve_schema(&wanted, &[TableFormat::IcebergV2]).await);
     assert_eq!(table.schema().column("note").unwrap().id, 4);
     let before = table.metadata_location();
-    committed(table.evolve_schema(&wanted).await);
+    committed(table.evolve_schema(&wanted, &[TableFormat::IcebergV2]).await);
     assert_eq!(table.metadata_location(), before, "nothing to do is nothing done");
 
     // A change that was planned before does not slip in under the new schema.
@@ -445,7 +445,7 @@ async fn a_table_grows_with_its_schema_and_old_rows_stay_readable() {
     assert!(matches!(writer.table.commit(change).await, Outcome::Refused(_)));
     assert_eq!(lake.rows("t", None).await, writer.rows());
     wanted.fields[2].kind = Type::String;
-    assert!(matches!(table.evolve_schema(&wanted).await, Outcome::NotSent(_)));
+    assert!(matches!(table.evolve_schema(&wanted, &[TableFormat::IcebergV2]).await, Outcome::NotSent(_)));
 }
 
 #[tokio::test]

@@ -9,10 +9,13 @@
 )]
 
 mod contract;
+mod dead_letters;
 mod delta;
 mod deltalake;
+mod evolve;
 mod formats;
 mod iceberg;
 mod query;
 mod run;
 mod takeover;
+mod types;

@@ -1,6 +1,7 @@
 //! What the decoder promises, over its public face.
 
 mod bad_records;
+mod evolution;
 mod keys;
 mod oracle;
 mod schemas;

@@ -10,6 +10,9 @@ use super::{Field, TableSchema, Type};
 /// The Arrow metadata key under which the Parquet writer looks for a field's id.
 pub const FIELD_ID_KEY: &str = "PARQUET:field_id";
 
+/// The Arrow metadata key for the other names of a field, one a line: rows that were gathered under one of them are its.
+const NAMES_KEY: &str = "firn:names";
+
 /// The table's columns as an Arrow schema; every field at every depth carries its id under [`FIELD_ID_KEY`].
 ///
 /// Strings are `Utf8`, `uuid` is `FixedSizeBinary(16)`, times and timestamps are 64-bit microseconds (`+00:00` where
@@ -25,9 +28,17 @@ pub fn field_id(field: &ArrowField) -> Option<i32> {
     field.metadata().get(FIELD_ID_KEY)?.parse().ok()
 }
 
+/// The other names that [`to_arrow`] noted on an Arrow field.
+pub fn other_names(field: &ArrowField) -> impl Iterator<Item = &str> {
+    field.metadata().get(NAMES_KEY).into_iter().flat_map(|names| names.lines())
+}
+
 fn arrow_field(field: &Field) -> ArrowField {
-    ArrowField::new(&field.name, arrow_type(&field.kind), !field.required)
-        .with_metadata(HashMap::from([(FIELD_ID_KEY.to_string(), field.id.to_string())]))
+    let mut metadata = HashMap::from([(FIELD_ID_KEY.to_string(), field.id.to_string())]);
+    if !field.aliases.is_empty() {
+        metadata.insert(NAMES_KEY.to_string(), field.aliases.join("\n"));
+    }
+    ArrowField::new(&field.name, arrow_type(&field.kind), !field.required).with_metadata(metadata)
 }
 
 fn arrow_type(kind: &Type) -> DataType {

@@ -1,10 +1,16 @@
 //! The columns of a table, without any format's spelling of them.
 
 mod arrow;
-mod compare;
+mod evolve;
+mod names;
+mod promote;
+mod verdict;
 
-pub use self::arrow::{FIELD_ID_KEY, field_id, to_arrow};
-pub use self::compare::{Difference, compare, same_type, widen};
+pub use self::arrow::{FIELD_ID_KEY, field_id, other_names, to_arrow};
+pub use self::evolve::{Difference, Evolution, evolve};
+pub use self::names::{Named, check_names, learn_names, matches};
+pub use self::promote::{TableFormat, same_type};
+pub use self::verdict::{Verdict, verdict};
 
 /// A column type, as wide as Iceberg and Delta can both say it. Names follow the Iceberg specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +62,15 @@ pub struct Field {
     pub required: bool,
     pub kind: Type,
     pub doc: Option<String>,
+    /// Other names under which events may carry it: names that the column had before, or the aliases of an Avro field.
+    pub aliases: Vec<String>,
 }
 
 impl Field {
     /// A field that is not numbered yet.
     #[must_use]
     pub fn new(name: impl Into<String>, kind: Type, required: bool) -> Self {
-        Field { id: 0, name: name.into(), required, kind, doc: None }
+        Field { id: 0, name: name.into(), required, kind, doc: None, aliases: Vec::new() }
     }
 }
 

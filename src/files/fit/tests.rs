@@ -80,3 +80,27 @@ fn fields_of_a_record_within_a_null_record_are_null() {
     let names = outer.as_struct().column(0).as_struct().column(0);
     assert_eq!(names.as_string::<i32>(), &StringArray::from(vec![Some("a"), None, Some("b")]));
 }
+
+#[test]
+fn rows_that_were_gathered_before_a_rename_find_their_column_at_every_depth() {
+    use crate::core::schema::{Field as Column, TableSchema, Type, to_arrow};
+    let table = |name: &str, inner: &str, aliases: &[&str]| {
+        let renamed = |name: &str, kind, at: usize| Column {
+            aliases: aliases.get(at).map(|a| (*a).to_owned()).into_iter().collect(),
+            ..Column::new(name, kind, false)
+        };
+        let record = Type::Struct(vec![renamed(inner, Type::Int, 1)]);
+        let fields = vec![renamed(name, Type::Int, 0), Column::new("s", record, false)];
+        Arc::new(to_arrow(&TableSchema { fields, key: Vec::new() }))
+    };
+    let before = table("price", "old", &[]);
+    let numbers = || -> ArrayRef { Arc::new(Int32Array::from(vec![1, 2])) };
+    let DataType::Struct(fields) = before.field(1).data_type() else { panic!("a record") };
+    let record = Arc::new(StructArray::new(fields.clone(), vec![numbers()], None));
+    let batch = RecordBatch::try_new(before.clone(), vec![numbers(), record]).unwrap();
+    let after = conform(&batch, &table("amount", "new", &["price", "old"])).unwrap();
+    assert_eq!(after.column(0), &numbers());
+    assert_eq!(after.column(1).as_struct().column(0), &numbers());
+    let strange = conform(&batch, &table("amount", "new", &["other", "other"])).unwrap();
+    assert_eq!(strange.column(0).null_count(), 2, "another column is another column");
+}

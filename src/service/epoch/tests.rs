@@ -19,7 +19,7 @@ async fn table(folder: &tempfile::TempDir) -> IcebergTable {
         warehouse: Some(folder.path().join("warehouse").to_string_lossy().into_owned()),
         properties: BTreeMap::new(),
     };
-    let id = Field { id: 1, name: "id".into(), required: true, kind: Type::Long, doc: None };
+    let id = Field { id: 1, ..Field::new("id", Type::Long, true) };
     let spec = TableSpec {
         schema: TableSchema { fields: vec![id], key: vec!["id".into()] },
         format_version: 3,

@@ -35,8 +35,9 @@ async fn fake(
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let login = Some(("user".to_owned(), SecretString::from("secret")));
-    (Registry::new(&format!("http://{address}/api"), login).unwrap(), asked)
+    let login = Some(Login::Basic("user".to_owned(), SecretString::from("secret")));
+    let access = Access { login, ..Access::default() };
+    (Registry::new(&format!("http://{address}/api"), access).unwrap(), asked)
 }
 
 fn json(status: u16, body: &serde_json::Value) -> Response {
@@ -86,8 +87,8 @@ async fn only_the_registrys_own_not_found_makes_a_record_bad() {
 
 #[tokio::test]
 async fn nobody_at_the_address_is_an_outage_and_the_password_is_not_told() {
-    let login = Some(("user".to_owned(), SecretString::from("hunter2")));
-    let registry = Registry::new("http://me:hunter2@127.0.0.1:1", login).unwrap();
+    let login = Some(Login::Basic("user".to_owned(), SecretString::from("hunter2")));
+    let registry = Registry::new("http://me:hunter2@127.0.0.1:1", Access { login, ..Access::default() }).unwrap();
     let error = registry.schema(1).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unavailable { .. }), "{error}");
     assert!(!format!("{error} {registry:?}").contains("hunter2"));
@@ -121,20 +122,87 @@ async fn another_schema_under_a_known_id_is_named() {
     let error = registry.refresh(5).await.unwrap_err();
     assert_eq!(error, RegistryError::Changed { id: 5 });
     assert_eq!(Error::from(error).exit_code(), 4);
-    let pinned = Registry::new("http://localhost", None).unwrap();
+    let pinned = Registry::new("http://localhost", Access::default()).unwrap();
     pinned.pin(5, Fingerprint::of("\"long\"")).unwrap();
     assert!(pinned.pin(5, Fingerprint::of("\"int\"")).is_err());
 }
 
 #[tokio::test]
-async fn other_types_and_references_are_refused_in_plain_words() {
-    let (registry, _) = fake(|n, _, _| match n {
-        0 => json(200, &json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"})),
-        _ => json(200, &json!({"schema": "\"A\"", "references": [{"name": "A", "subject": "a", "version": 1}]})),
+async fn other_types_are_refused_in_plain_words() {
+    let (registry, _) =
+        fake(|_, _, _| json(200, &json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"}))).await;
+    assert!(registry.schema(1).await.unwrap_err().to_string().contains("type PROTOBUF; only AVRO"));
+}
+
+const OUTER: &str = r#"{"type":"record","name":"R","namespace":"n","fields":[{"name":"a","type":"o.A"}]}"#;
+
+/// Answers for a schema that refers to one that refers to a third.
+fn referring(path: &str) -> Response {
+    let refer = |name: &str, subject: &str| json!([{"name": name, "subject": subject, "version": 2}]);
+    match path {
+        "schemas/ids/1" => json(200, &json!({"schema": OUTER, "references": refer("o.A", "a/b")})),
+        "subjects/a/b/versions/2" => {
+            let schema = r#"{"type":"record","name":"A","namespace":"o","fields":[{"name":"b","type":"B"}]}"#;
+            json(200, &json!({"schema": schema, "id": 8, "version": 2, "references": refer("o.B", "b")}))
+        }
+        "subjects/b/versions/2" => {
+            json(200, &json!({"schema": r#"{"type":"fixed","name":"o.B","size":3}"#, "id": 9, "version": 2}))
+        }
+        other => panic!("asked for {other}"),
+    }
+}
+
+#[tokio::test]
+async fn types_of_other_subjects_are_written_out_and_are_part_of_what_an_id_means() {
+    let (registry, asked) = fake(|_, path, _| referring(path)).await;
+    let schema = registry.schema(1).await.unwrap();
+    let written: serde_json::Value = serde_json::from_str(&schema.text).unwrap();
+    assert_eq!(written["fields"][0]["type"]["fields"][0]["type"]["size"], 3, "{written}");
+    assert_ne!(schema.fingerprint, Fingerprint::of(OUTER));
+    assert_eq!(registry.schema(1).await.unwrap(), schema);
+    assert_eq!(asked.load(Ordering::Relaxed), 3, "asked for once");
+}
+
+#[tokio::test]
+async fn a_reference_that_is_missing_is_no_fault_of_the_record() {
+    let (registry, _) = fake(|_, path, _| match path {
+        "subjects/b/versions/2" => json(404, &json!({"error_code": 40401, "message": "Subject not found"})),
+        other => referring(other),
     })
     .await;
-    assert!(registry.schema(1).await.unwrap_err().to_string().contains("type PROTOBUF; only AVRO"));
-    assert!(registry.schema(1).await.unwrap_err().to_string().contains("refers to other subjects"));
+    let error = registry.schema(1).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Unavailable { .. }), "{error}");
+    assert!(error.to_string().contains("version 2 of subject b, to which"), "{error}");
+    let (endless, _) = fake(|n, _, _| {
+        let next = json!([{"name": "x", "subject": format!("s{n}"), "version": 1}]);
+        json(200, &json!({"schema": "\"x\"", "id": 1, "version": 1, "references": next}))
+    })
+    .await;
+    let error = endless.schema(1).await.unwrap_err();
+    assert!(error.to_string().contains("refers to more than 100 other schemas"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_sent_as_such() {
+    let (basic, _) = fake(|_, _, headers| {
+        assert_eq!(headers["authorization"], "Bearer hunter2");
+        json(200, &json!({"schema": "\"int\""}))
+    })
+    .await;
+    let access = Access { login: Some(Login::Bearer("hunter2".into())), ..Access::default() };
+    let registry = Registry::new(basic.base.as_str(), access).unwrap();
+    assert!(registry.schema(1).await.is_ok());
+    assert!(!format!("{registry:?}").contains("hunter2"));
+}
+
+#[test]
+fn certificates_that_are_none_are_refused_by_their_key() {
+    let ca = Access { authorities: Some(b"nonsense".to_vec()), ..Access::default() };
+    let identity = Access { identity: Some("nonsense".into()), ..Access::default() };
+    for (access, key) in [(ca, "tls.ca"), (identity, "tls.certificate")] {
+        let error = Registry::new("https://localhost", access).unwrap_err();
+        assert!(error.to_string().contains(key) && error.exit_code() == 2, "{error}");
+    }
 }
 
 #[tokio::test]
@@ -170,6 +238,6 @@ fn the_cache_lets_the_oldest_go_but_not_what_it_meant() {
 #[test]
 fn an_address_that_is_none_is_refused() {
     for bad in ["localhost:8081", "ftp://x", "nonsense", ""] {
-        assert!(matches!(Registry::new(bad, None), Err(Error::Config(_))), "{bad}");
+        assert!(matches!(Registry::new(bad, Access::default()), Err(Error::Config(_))), "{bad}");
     }
 }

@@ -11,14 +11,14 @@ use super::actions::{Action, Format, MetaData, Protocol};
 use super::commit::{self, Created};
 use super::history::{self, KEY};
 use super::log::Log;
-use super::protocol::{self, ENABLE_VECTORS, MAPPING_MAX_ID};
+use super::protocol::{self, ENABLE_VECTORS, MAPPING_MAX_ID, MAPPING_MODE};
 use super::state::State;
 use super::{DeltaTable, SORT_BY, partition, schema};
-use crate::core::schema::TableSchema;
+use crate::core::schema::{Difference, TableFormat, TableSchema, evolve};
 use crate::error::{Error, Result};
 use crate::files::{Store, check_store_properties, is_store_property};
 use crate::table::Outcome;
-use crate::table::iceberg::{ATTEMPT, PIPELINE, SortColumn, TableSpec, VERSION, grow};
+use crate::table::iceberg::{ATTEMPT, PIPELINE, SortColumn, TableSpec, VERSION};
 
 /// Table property: whether types may become wider.
 const ENABLE_WIDENING: &str = "delta.enableTypeWidening";
@@ -248,16 +248,17 @@ fn creation(spec: &TableSpec, attempt: &str) -> Result<Vec<Action>> {
 }
 
 impl DeltaTable {
-    /// Makes the table one that Firn writes and that holds `wanted` too: adds optional columns at any depth, widens types,
-    /// enables deletion vectors, and notes the key where none is noted. Where nothing changes, nothing is committed.
-    pub async fn evolve_schema(&self, wanted: &TableSchema) -> Outcome {
-        match self.try_evolve(wanted).await {
+    /// Makes the table one that Firn writes and that holds `wanted` too, as [`evolve`] says for tables of these formats;
+    /// enables deletion vectors, and what wider types and renamed columns need, and notes the key where none is noted. Where
+    /// nothing changes, nothing is committed.
+    pub async fn evolve_schema(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Outcome {
+        match self.try_evolve(wanted, formats).await {
             Ok(outcome) => outcome,
             Err(error) => Outcome::NotSent(error),
         }
     }
 
-    async fn try_evolve(&self, wanted: &TableSchema) -> Result<Outcome> {
+    async fn try_evolve(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Result<Outcome> {
         let mut state = self.current().await?;
         let head = self.head();
         self.check_write(&head)?;
@@ -268,7 +269,7 @@ impl DeltaTable {
                 other => other,
             })?;
         }
-        let (protocol, metadata) = self.evolved(&state, wanted).map_err(|e| self.in_context(e))?;
+        let (protocol, metadata) = self.evolved(&state, wanted, formats).map_err(|e| self.in_context(e))?;
         let since = history::snapshot_of(&state);
         if protocol.is_none() && metadata == *head.metadata {
             let view = history::view(&self.log, &state, since).await.map_err(|e| self.in_context(e))?;
@@ -282,25 +283,31 @@ impl DeltaTable {
     }
 
     /// The protocol, where it changes, and the properties that the table needs to hold `wanted`.
-    fn evolved(&self, state: &State, wanted: &TableSchema) -> Result<(Option<Protocol>, MetaData)> {
+    fn evolved(
+        &self,
+        state: &State,
+        wanted: &TableSchema,
+        formats: &[TableFormat],
+    ) -> Result<(Option<Protocol>, MetaData)> {
         let head = self.head();
         let (mut metadata, logical) = (head.metadata.as_ref().clone(), &head.columns.logical);
         let mut features = vec!["deletionVectors"];
         metadata.configuration.insert(ENABLE_VECTORS.into(), "true".into());
-        // Keys may be null in a table that somebody else made; only what is never null has to stay so.
-        let keyless = TableSchema { fields: logical.fields.clone(), key: Vec::new() };
-        let last = max_id(&logical.fields);
-        let grown = grow(&keyless, wanted, last)?;
-        if let Some(name) = logical.key.iter().find(|name| {
-            logical.column(name).is_some_and(|f| f.required) && grown.column(name).is_some_and(|f| !f.required)
-        }) {
-            return Err(Error::Decision(format!("key column {name} cannot become optional")));
+        let evolution = evolve(logical, wanted, formats, max_id(&logical.fields));
+        if let Some(obstacle) = evolution.obstacle() {
+            return Err(Error::Decision(obstacle.to_string()));
         }
-        if grown.fields != logical.fields {
-            let regrown = schema::regrow(&metadata, &grown)?;
+        let grown = evolution.schema;
+        if !evolution.changes.is_empty() {
+            let regrown = schema::regrow(&metadata, &grown, has_renames(&evolution.changes))?;
             metadata.schema_string = regrown.schema_string;
+            rename_settings(&mut metadata, &evolution.changes);
             if let Some(max) = regrown.max_column_id {
                 metadata.configuration.insert(MAPPING_MAX_ID.into(), max.to_string());
+                features.push("columnMapping");
+            }
+            if regrown.maps_names {
+                metadata.configuration.insert(MAPPING_MODE.into(), "name".into());
             }
             if regrown.widened {
                 features.push("typeWidening");
@@ -315,6 +322,28 @@ impl DeltaTable {
         }
         let protocol = state.protocol.as_deref().and_then(|p| protocol::with(p, &features));
         Ok((protocol, metadata))
+    }
+}
+
+fn has_renames(changes: &[Difference]) -> bool {
+    changes.iter().any(|change| matches!(change, Difference::Rename { .. }))
+}
+
+/// Follows renamed columns in what names columns outside of the schema.
+fn rename_settings(metadata: &mut MetaData, changes: &[Difference]) {
+    for change in changes {
+        let Difference::Rename { path, to } = change else { continue };
+        for column in metadata.partition_columns.iter_mut().filter(|column| *column == path) {
+            column.clone_from(to);
+        }
+        if let Some(order) = metadata.configuration.get_mut(SORT_BY) {
+            let renamed = order.split(',').map(|part| match part.split_once(' ') {
+                Some((name, how)) if name == path => format!("{to} {how}"),
+                None if part == path => to.clone(),
+                _ => part.to_owned(),
+            });
+            *order = renamed.collect::<Vec<_>>().join(",");
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 /// Metadata of a column whose type Delta does not have: what it is to Firn. `.element`, `.key` and `.value` follow for
 /// what is inside a list or a map.
 const TYPE: &str = "firn.type";
+/// Metadata of a renamed column: the names that it had.
+const FORMER_NAMES: &str = "firn.formerNames";
 const MAPPING_ID: &str = "delta.columnMapping.id";
 const PHYSICAL_NAME: &str = "delta.columnMapping.physicalName";
 
@@ -103,6 +105,8 @@ impl Reader {
         let nullable = field.get("nullable").and_then(Value::as_bool).unwrap_or(true);
         let mut read = Field::new(name, kind, !nullable);
         read.doc = metadata.get("comment").and_then(Value::as_str).map(str::to_owned);
+        let former = metadata.get(FORMER_NAMES).and_then(Value::as_array);
+        read.aliases = former.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         if self.mapping != Mapping::None {
             let id = metadata.get(MAPPING_ID).and_then(Value::as_i64).and_then(|id| i32::try_from(id).ok());
             read.id = id.ok_or_else(|| Error::Decision(format!("column {name} has no id, but columns are mapped")))?;
@@ -256,7 +260,7 @@ fn stored_type(kind: &Type) -> Type {
 /// # Errors
 /// [`Error::Decision`] naming a column whose type Delta cannot hold.
 pub(super) fn render(schema: &TableSchema) -> Result<String> {
-    let mut growth = Growth { next_id: None, widened: false };
+    let mut growth = Growth { next_id: None, maps_names: false, widened: false };
     let fields = growth.fields(&schema.fields, &[], true)?;
     Ok(json!({"type": "struct", "fields": fields}).to_string())
 }
@@ -267,43 +271,63 @@ pub(super) struct Grown {
     pub schema_string: String,
     /// The new highest id, where columns are mapped.
     pub max_column_id: Option<i64>,
+    /// Columns are mapped by name from now on.
+    pub maps_names: bool,
     /// A type became wider, which is a table feature.
     pub widened: bool,
 }
 
-/// The columns of `metadata` grown to `grown`, which has all of them; what others noted on columns stays.
-pub(super) fn regrow(metadata: &MetaData, grown: &TableSchema) -> Result<Grown> {
+/// The columns of `metadata` grown to `grown`, which has all of them, some renamed; what others noted on columns stays.
+/// `renames` needs columns to be mapped: files keep the old names.
+pub(super) fn regrow(metadata: &MetaData, grown: &TableSchema, renames: bool) -> Result<Grown> {
     let mapped = metadata.configuration.get(MAPPING_MODE).is_some_and(|mode| mode != "none");
-    let max = metadata.configuration.get(MAPPING_MAX_ID).and_then(|id| id.parse().ok());
-    let max = max.unwrap_or_else(|| i64::from(grown.fields.iter().map(|f| f.id).max().unwrap_or(0)));
-    let mut growth = Growth { next_id: mapped.then_some(max), widened: false };
+    let highest = || i64::from(highest_id(&grown.fields));
+    let max = metadata.configuration.get(MAPPING_MAX_ID).filter(|_| mapped).and_then(|id| id.parse().ok());
+    let maps_names = renames && !mapped;
+    let next_id = (mapped || renames).then(|| max.unwrap_or_else(highest));
+    let mut growth = Growth { next_id, maps_names, widened: false };
     let fields = growth.fields(&grown.fields, &parse(&metadata.schema_string)?, true)?;
     let schema_string = json!({"type": "struct", "fields": fields}).to_string();
-    Ok(Grown { schema_string, max_column_id: growth.next_id, widened: growth.widened })
+    Ok(Grown { schema_string, max_column_id: growth.next_id, maps_names, widened: growth.widened })
+}
+
+fn highest_id(fields: &[Field]) -> i32 {
+    let below = |kind: &Type| match kind {
+        Type::Struct(fields) => highest_id(fields),
+        Type::List(element) => highest_id(std::slice::from_ref(element)),
+        Type::Map(key, value) => highest_id(std::slice::from_ref(key)).max(highest_id(std::slice::from_ref(value))),
+        _ => 0,
+    };
+    fields.iter().map(|f| f.id.max(below(&f.kind))).max().unwrap_or(0)
 }
 
 struct Growth {
     next_id: Option<i64>,
+    /// Columns that are there are given an id and the name that they have in files.
+    maps_names: bool,
     widened: bool,
 }
 
 impl Growth {
     fn fields(&mut self, fields: &[Field], known: &[Value], top: bool) -> Result<Vec<Value>> {
-        let find = |name: &str| known.iter().find(|k| k["name"] == *name);
-        fields.iter().map(|f| self.field(f, find(&f.name), top)).collect()
+        let named = |name: &String| known.iter().find(|k| k["name"] == *name);
+        let taken = |k: &&Value| fields.iter().any(|f| k["name"] == *f.name);
+        let find = |f: &Field| named(&f.name).or_else(|| f.aliases.iter().filter_map(named).find(|k| !taken(k)));
+        fields.iter().map(|f| self.field(f, find(f), top)).collect()
     }
 
     fn field(&mut self, field: &Field, known: Option<&Value>, top: bool) -> Result<Value> {
         let mut metadata = known.and_then(|k| k["metadata"].as_object()).cloned().unwrap_or_default();
-        if known.is_none() {
-            if let Some(doc) = &field.doc {
-                metadata.insert("comment".into(), json!(doc));
+        match known {
+            None => self.describe(field, &mut metadata),
+            Some(known) if self.maps_names => {
+                metadata.insert(MAPPING_ID.into(), json!(field.id));
+                metadata.insert(PHYSICAL_NAME.into(), known["name"].clone());
             }
-            if let Some(next) = &mut self.next_id {
-                *next += 1;
-                metadata.insert(MAPPING_ID.into(), json!(*next));
-                metadata.insert(PHYSICAL_NAME.into(), json!(format!("col-{}", uuid::Uuid::new_v4())));
-            }
+            Some(_) => {}
+        }
+        if known.is_some_and(|k| k["name"] != *field.name) {
+            metadata.insert(FORMER_NAMES.into(), json!(field.aliases));
         }
         let before = known.map(|k| &k["type"]);
         let kind = self.kind(&field.kind, before, &mut metadata, TYPE);
@@ -312,6 +336,18 @@ impl Growth {
         let required = field.required && top;
         let nullable = known.map_or(!required, |k| k["nullable"].as_bool().unwrap_or(true) || !field.required);
         Ok(json!({"name": field.name, "type": kind, "nullable": nullable, "metadata": metadata}))
+    }
+
+    /// What is noted on a new column.
+    fn describe(&mut self, field: &Field, metadata: &mut Map<String, Value>) {
+        if let Some(doc) = &field.doc {
+            metadata.insert("comment".into(), json!(doc));
+        }
+        if let Some(next) = &mut self.next_id {
+            *next += 1;
+            metadata.insert(MAPPING_ID.into(), json!(*next));
+            metadata.insert(PHYSICAL_NAME.into(), json!(format!("col-{}", uuid::Uuid::new_v4())));
+        }
     }
 
     fn kind(

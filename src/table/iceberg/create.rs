@@ -13,8 +13,8 @@ use iceberg::{TableRequirement, TableUpdate};
 use super::IcebergTable;
 use super::catalog::{Answer, CatalogHandle, Creation, TableName};
 use super::history::{PIPELINE, view_after_commit};
-use super::schema::{from_iceberg_schema, grow, to_iceberg_schema};
-use crate::core::schema::TableSchema;
+use super::schema::{current_schema, to_iceberg_schema};
+use crate::core::schema::{TableFormat, TableSchema, evolve};
 use crate::error::{Error, Result};
 use crate::table::Outcome;
 
@@ -153,18 +153,19 @@ fn sort_order(schema: &Schema, columns: &[SortColumn]) -> Result<SortOrder> {
 }
 
 impl IcebergTable {
-    /// Grows the table's columns to hold `wanted` too: adds optional columns at any depth, widens types, lets required
-    /// columns become optional. Where nothing changes, nothing is committed.
+    /// Changes the table's columns to hold `wanted` too, all at once or not at all, as [`evolve`] says for tables of these
+    /// formats. Where nothing changes, nothing is committed.
     ///
     /// The view of a committed change has no history: the current snapshot stays the same.
-    pub async fn evolve_schema(&self, wanted: &TableSchema) -> Outcome {
+    pub async fn evolve_schema(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Outcome {
         let state = self.state();
         let metadata = state.loaded.metadata.clone();
-        let grown = match grow(&state.schema, wanted, metadata.last_column_id()) {
-            Ok(grown) => grown,
-            Err(e) => return Outcome::NotSent(e.within(format!("table {}", self.name))),
-        };
-        if grown == *state.schema {
+        let evolution = evolve(&state.schema, wanted, formats, metadata.last_column_id());
+        if let Some(obstacle) = evolution.obstacle() {
+            return Outcome::NotSent(Error::Decision(format!("table {}: {obstacle}", self.name)));
+        }
+        let grown = evolution.schema;
+        if evolution.changes.is_empty() {
             return match view_after_commit(&metadata, metadata.current_snapshot_id()) {
                 Ok(view) => Outcome::Committed(Box::new(view)),
                 Err(e) => Outcome::NotSent(e),
@@ -209,7 +210,7 @@ impl IcebergTable {
             Answer::Unknown(why) => return Outcome::Unknown(why),
             Answer::NotSent(e) => return Outcome::NotSent(e),
         };
-        let done = from_iceberg_schema(loaded.metadata.current_schema())
+        let done = current_schema(&loaded.metadata)
             .and_then(|schema| Ok((schema, view_after_commit(&loaded.metadata, before)?)));
         match done {
             Ok((schema, view)) => {

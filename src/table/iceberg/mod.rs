@@ -29,7 +29,7 @@ pub use self::catalog::{CatalogConfig, CatalogHandle, CatalogKind, open_catalog}
 pub use self::create::{SortColumn, TableSpec};
 pub use self::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, VERSION};
 pub use self::scan::{ScanDeletes, ScanFile, ScanPlan};
-pub(super) use self::schema::grow;
+use self::schema::current_schema;
 pub use self::schema::{from_iceberg_schema, from_iceberg_type, to_iceberg_schema, to_iceberg_type};
 
 use self::catalog::{Answer, Loaded, TableName};
@@ -78,7 +78,7 @@ impl IcebergTable {
     fn new(catalog: Arc<CatalogHandle>, table: TableName, loaded: Loaded) -> Result<Self> {
         let name = format!("{}.{table}", catalog.name);
         check(&name, &loaded.metadata)?;
-        let schema = from_iceberg_schema(loaded.metadata.current_schema()).map_err(|e| e.within(&name))?;
+        let schema = current_schema(&loaded.metadata).map_err(|e| e.within(&name))?;
         Ok(IcebergTable {
             name,
             store: catalog.catalog.clone().store_of(&table).unwrap_or_else(|| catalog.store.clone()),
@@ -227,7 +227,7 @@ impl LakeTable for IcebergTable {
                 loaded.metadata.uuid()
             )));
         }
-        let schema = from_iceberg_schema(loaded.metadata.current_schema()).map_err(|e| self.in_context(e))?;
+        let schema = current_schema(&loaded.metadata).map_err(|e| self.in_context(e))?;
         let view = history::view(&self.store, &loaded, since).await.map_err(|e| self.in_context(e))?;
         let state = State { loaded: loaded.clone(), schema: Arc::new(schema) };
         // Reads new delete manifests, so that equality deletes are refused before anything is planned.

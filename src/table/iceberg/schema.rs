@@ -1,13 +1,14 @@
 //! Firn's column types and Iceberg's, both ways.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use iceberg::spec::{
-    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Type as IcebergType,
+    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata,
+    Type as IcebergType,
 };
 
-use crate::core::schema::{Field, TableSchema, Type, same_type, widen};
+use crate::core::schema::{Field, TableSchema, Type};
 use crate::error::{Error, Result};
 
 /// The Iceberg type of a Firn type. Fields keep the ids they have.
@@ -95,6 +96,7 @@ fn from_iceberg_field(field: &NestedField) -> Result<Field> {
         required: field.required,
         kind: from_iceberg_type(&field.field_type).map_err(|e| e.within(format!("column {}", field.name)))?,
         doc: field.doc.clone(),
+        aliases: Vec::new(),
     })
 }
 
@@ -138,72 +140,51 @@ pub fn from_iceberg_type(kind: &IcebergType) -> Result<Type> {
     })
 }
 
-/// The table's columns grown to hold `wanted` too: columns that only `wanted` has are added as optional ones (at any
-/// depth, after the existing ones), types are widened where Iceberg allows it, and required columns become optional
-/// where `wanted` has nulls. Nothing is dropped, moved or renamed. New fields are numbered after `last_id`.
+/// The columns that a table has now, with the names that they had before: a field keeps its id when it is renamed, and
+/// the metadata keeps the older schemas.
 ///
 /// # Errors
-/// [`Error::Decision`] naming the column for any other difference.
-pub fn grow(current: &TableSchema, wanted: &TableSchema, last_id: i32) -> Result<TableSchema> {
-    let mut next = last_id;
-    let fields = grow_fields(&current.fields, &wanted.fields, "", &mut next)?;
-    for name in &current.key {
-        if let Some(column) = fields.iter().find(|f| &f.name == name).filter(|f| !f.required) {
-            return Err(Error::Decision(format!("key column {} cannot become optional", column.name)));
-        }
+/// As [`from_iceberg_schema`].
+pub fn current_schema(metadata: &TableMetadata) -> Result<TableSchema> {
+    let current = metadata.current_schema();
+    let mut schema = from_iceberg_schema(current)?;
+    let mut former: BTreeMap<i32, BTreeSet<String>> = BTreeMap::new();
+    for older in metadata.schemas_iter().filter(|s| s.schema_id() != current.schema_id()) {
+        note_names(older.as_struct(), &mut former);
     }
-    Ok(TableSchema { fields, key: current.key.clone() })
+    remember(&mut schema.fields, &former);
+    Ok(schema)
 }
 
-fn grow_fields(current: &[Field], wanted: &[Field], path: &str, next: &mut i32) -> Result<Vec<Field>> {
-    let mut fields = Vec::with_capacity(wanted.len().max(current.len()));
-    for old in current {
-        match wanted.iter().find(|w| w.name == old.name) {
-            Some(new) => fields.push(grow_field(old, new, path, next)?),
-            None => fields.push(old.clone()),
-        }
+fn note_names(fields: &StructType, names: &mut BTreeMap<i32, BTreeSet<String>>) {
+    for field in fields.fields() {
+        names.entry(field.id).or_default().insert(field.name.clone());
+        note_below(&field.field_type, names);
     }
-    for new in wanted.iter().filter(|w| current.iter().all(|c| c.name != w.name)) {
-        let mut added = new.clone();
-        added.required = false;
-        number_from(&mut added, next);
-        fields.push(added);
-    }
-    Ok(fields)
 }
 
-fn grow_field(old: &Field, new: &Field, path: &str, next: &mut i32) -> Result<Field> {
-    let path = if path.is_empty() { old.name.clone() } else { format!("{path}.{}", old.name) };
-    let kind = match (&old.kind, &new.kind) {
-        (Type::Struct(a), Type::Struct(b)) => Type::Struct(grow_fields(a, b, &path, next)?),
-        (Type::List(a), Type::List(b)) => Type::List(Box::new(grow_field(a, b, &path, next)?)),
-        (Type::Map(ka, va), Type::Map(kb, vb)) => {
-            if !same_type(&ka.kind, &kb.kind) {
-                return Err(Error::Decision(format!("the key type of map column {path} cannot change")));
-            }
-            Type::Map(ka.clone(), Box::new(grow_field(va, vb, &path, next)?))
-        }
-        (a, b) => widen(a, b)
-            .ok_or_else(|| Error::Decision(format!("column {path} is {a} in the table and cannot become {b}")))?,
-    };
-    Ok(Field { kind, required: old.required && new.required, ..old.clone() })
+fn note_below(kind: &IcebergType, names: &mut BTreeMap<i32, BTreeSet<String>>) {
+    match kind {
+        IcebergType::Primitive(_) => {}
+        IcebergType::Struct(fields) => note_names(fields, names),
+        IcebergType::List(list) => note_below(&list.element_field.field_type, names),
+        IcebergType::Map(map) => note_below(&map.value_field.field_type, names),
+    }
 }
 
-fn number_from(field: &mut Field, next: &mut i32) {
-    let mut level = vec![field];
-    while !level.is_empty() {
-        let mut below = Vec::new();
-        for field in level {
-            *next += 1;
-            field.id = *next;
-            match &mut field.kind {
-                Type::Struct(fields) => below.extend(fields.iter_mut()),
-                Type::List(element) => below.push(&mut **element),
-                Type::Map(key, value) => below.extend([&mut **key, &mut **value]),
-                _ => {}
-            }
+fn remember(fields: &mut [Field], former: &BTreeMap<i32, BTreeSet<String>>) {
+    for field in fields {
+        let names = former.get(&field.id).into_iter().flatten();
+        field.aliases = names.filter(|name| **name != field.name).cloned().collect();
+        let mut kind = &mut field.kind;
+        loop {
+            kind = match kind {
+                Type::Struct(fields) => break remember(fields, former),
+                Type::List(element) => &mut element.kind,
+                Type::Map(_, value) => &mut value.kind,
+                _ => break,
+            };
         }
-        level = below;
     }
 }
 
@@ -241,34 +222,5 @@ mod tests {
         let schema = sample();
         let iceberg = to_iceberg_schema(&schema, 0).unwrap();
         assert_eq!(from_iceberg_schema(&iceberg).unwrap(), schema);
-    }
-
-    #[test]
-    fn growing_adds_at_any_depth_and_widens_and_keeps_ids() {
-        let table = sample();
-        let mut wanted = sample();
-        wanted.fields[1].kind = Type::Decimal { precision: 20, scale: 2 };
-        wanted.fields[2].kind = Type::Long;
-        if let Type::Struct(fields) = &mut wanted.fields[5].kind {
-            fields.push(Field::new("offset", Type::Long, true));
-        }
-        wanted.fields.insert(0, Field::new("venue", Type::String, true));
-        let grown = grow(&table, &wanted, 12).unwrap();
-        assert_eq!(grown.fields.iter().map(|f| f.id).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 14]);
-        assert_eq!(grown.column("n").unwrap().kind, Type::Long);
-        let Type::Struct(kafka) = &grown.column("_kafka").unwrap().kind else { panic!("a struct") };
-        assert_eq!((kafka[2].id, kafka[2].required), (13, false));
-        assert!(!grown.column("venue").unwrap().required, "old rows have no venue");
-    }
-
-    #[test]
-    fn growing_refuses_what_readers_of_old_files_could_not_follow() {
-        let table = sample();
-        let mut wanted = sample();
-        wanted.fields[1].kind = Type::Decimal { precision: 20, scale: 4 };
-        assert!(grow(&table, &wanted, 12).unwrap_err().to_string().contains("column price"));
-        let mut wanted = sample();
-        wanted.fields[0].required = false;
-        assert!(grow(&table, &wanted, 12).unwrap_err().to_string().contains("key column id"));
     }
 }

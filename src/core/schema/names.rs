@@ -1,0 +1,175 @@
+//! Which column a field of an event is: by its name, by a name that the column had, or by the field's aliases.
+
+use std::collections::BTreeMap;
+
+use super::{Field, TableSchema, Type};
+
+/// A field by all of its names.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    /// Its own name.
+    pub name: &'a str,
+    /// Its aliases.
+    pub aliases: &'a [String],
+}
+
+impl<'a> From<&'a Field> for Named<'a> {
+    fn from(field: &'a Field) -> Self {
+        Named { name: &field.name, aliases: &field.aliases }
+    }
+}
+
+/// For each of `fields`, the place among `columns` of the column that it is. No two fields are the same column. A name is
+/// stronger than a column's former name, and that is stronger than an alias: old and new events meet in one column after
+/// a rename, whichever came first.
+#[must_use]
+pub fn matches(columns: &[Named<'_>], fields: &[Named<'_>]) -> Vec<Option<usize>> {
+    let by_name: BTreeMap<&str, usize> = columns.iter().enumerate().map(|(at, c)| (c.name, at)).collect();
+    let mut found: Vec<Option<usize>> = fields.iter().map(|f| by_name.get(f.name).copied()).collect();
+    let mut taken = vec![false; columns.len()];
+    found.iter().flatten().for_each(|at| taken[*at] = true);
+    let mut former: BTreeMap<&str, usize> = BTreeMap::new();
+    for (at, column) in columns.iter().enumerate() {
+        for name in column.aliases {
+            former.entry(name).or_insert(at);
+        }
+    }
+    let mut take = |place: &mut Option<usize>, at: Option<&usize>| {
+        if let Some(at) = at.filter(|at| place.is_none() && !taken[**at]) {
+            taken[*at] = true;
+            *place = Some(*at);
+        }
+    };
+    for (field, place) in fields.iter().zip(&mut found) {
+        take(place, former.get(field.name));
+    }
+    for (field, place) in fields.iter().zip(&mut found) {
+        for alias in field.aliases {
+            let alias = alias.as_str();
+            take(place, by_name.get(alias));
+            take(place, former.get(alias));
+        }
+    }
+    found
+}
+
+/// How long a name may be: Delta's and Hive's catalogs keep no longer ones.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Refuses names that engines would mistake for each other or for paths: at every depth, each is to be one column for
+/// everybody.
+///
+/// # Errors
+/// The path of the name, and what is wrong with it.
+pub fn check_names(fields: &[Field]) -> Result<(), String> {
+    check_level(fields, "")
+}
+
+fn check_level(fields: &[Field], within: &str) -> Result<(), String> {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for field in fields {
+        let name = field.name.as_str();
+        let path = if within.is_empty() { name.to_owned() } else { format!("{within}.{name}") };
+        if name.is_empty() || name.contains('.') || name.chars().any(char::is_control) {
+            return Err(format!("field `{path}`: a column's name is not empty and has no dots or control characters"));
+        }
+        if name.len() > NAME_BYTES_MAX {
+            return Err(format!("field `{path}`: a column's name has {NAME_BYTES_MAX} bytes at most"));
+        }
+        if let Some(other) = seen.insert(name.to_lowercase(), name) {
+            return Err(format!(
+                "field `{path}` differs from `{other}` only in upper and lower case, which engines do not tell apart"
+            ));
+        }
+        let mut kind = &field.kind;
+        let mut path = path;
+        loop {
+            kind = match kind {
+                Type::Struct(fields) => break check_level(fields, &path)?,
+                Type::List(element) => &element.kind,
+                Type::Map(_, value) => &value.kind,
+                _ => break,
+            };
+            path.push_str(".element");
+        }
+    }
+    Ok(())
+}
+
+/// Notes on the table's columns the other names under which `wanted` knows them, at every depth: events of older schemas
+/// carry those names.
+pub fn learn_names(table: &mut TableSchema, wanted: &TableSchema) {
+    learn(&mut table.fields, &wanted.fields);
+}
+
+fn learn(columns: &mut [Field], wanted: &[Field]) {
+    let names: Vec<Named<'_>> = wanted.iter().map(Named::from).collect();
+    let places = matches(&columns.iter().map(Named::from).collect::<Vec<_>>(), &names);
+    for (field, place) in wanted.iter().zip(places) {
+        let Some(column) = place.and_then(|at| columns.get_mut(at)) else { continue };
+        for name in std::iter::once(&field.name).chain(&field.aliases) {
+            if *name != column.name && !column.aliases.contains(name) {
+                column.aliases.push(name.clone());
+            }
+        }
+        learn_below(&mut column.kind, &field.kind);
+    }
+}
+
+fn learn_below(column: &mut Type, wanted: &Type) {
+    match (column, wanted) {
+        (Type::Struct(columns), Type::Struct(fields)) => learn(columns, fields),
+        (Type::List(a), Type::List(b)) => learn_below(&mut a.kind, &b.kind),
+        (Type::Map(_, a), Type::Map(_, b)) => learn_below(&mut a.kind, &b.kind),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(columns: &[(&str, &[&str])], fields: &[(&str, &[&str])], expected: &[Option<usize>]) {
+        let owned = |list: &[(&str, &[&str])]| -> Vec<(String, Vec<String>)> {
+            list.iter().map(|(n, a)| ((*n).to_owned(), a.iter().map(|a| (*a).to_owned()).collect())).collect()
+        };
+        let (columns, fields) = (owned(columns), owned(fields));
+        let columns: Vec<Named<'_>> = columns.iter().map(|(name, aliases)| Named { name, aliases }).collect();
+        let fields: Vec<Named<'_>> = fields.iter().map(|(name, aliases)| Named { name, aliases }).collect();
+        assert_eq!(matches(&columns, &fields), expected);
+    }
+
+    #[test]
+    fn a_field_is_found_by_name_then_by_former_name_then_by_alias() {
+        check(&[("a", &[]), ("b", &[])], &[("b", &[]), ("c", &[])], &[Some(1), None]);
+        check(&[("new", &["old"])], &[("old", &[])], &[Some(0)]);
+        check(&[("old", &[])], &[("new", &["older", "old"])], &[Some(0)]);
+        check(&[("c", &["b", "a"])], &[("d", &["a"])], &[Some(0)]);
+    }
+
+    #[test]
+    fn names_that_engines_would_take_for_others_are_refused_at_every_depth() {
+        let field = |name: &str| Field::new(name, Type::Int, false);
+        let deep = |inner: Vec<Field>| {
+            let list = Type::List(Box::new(Field::new("element", Type::Struct(inner), false)));
+            vec![Field::new("a", Type::Struct(vec![Field::new("b", list, false)]), false)]
+        };
+        let long = "x".repeat(256);
+        for (name, part) in [("", "not empty"), ("a.b", "no dots"), ("a\nb", "control"), (long.as_str(), "255 bytes")] {
+            assert!(check_names(&[field(name)]).unwrap_err().contains(part), "{name}");
+            assert!(check_names(&deep(vec![field(name)])).unwrap_err().contains("field `a.b.element."), "{name}");
+        }
+        let clash = check_names(&deep(vec![field("Ünd"), field("üND")])).unwrap_err();
+        assert!(clash.contains("`a.b.element.üND` differs from `Ünd`"), "{clash}");
+        let strange = ["__proto__", "select", "Straße", "日本語", "a b", "..x".trim_start_matches('.'), "{}", "%2F"];
+        assert_eq!(check_names(&strange.map(field)), Ok(()));
+    }
+
+    #[test]
+    fn no_two_fields_are_one_column_and_a_name_wins() {
+        check(&[("old", &[])], &[("old", &[]), ("new", &["old"])], &[Some(0), None]);
+        check(&[("new", &["old"])], &[("old", &[]), ("new", &[])], &[None, Some(0)]);
+        check(&[("new", &["old"]), ("old", &[])], &[("old", &[])], &[Some(1)]);
+        check(&[("x", &[])], &[("a", &["x"]), ("b", &["x"])], &[Some(0), None]);
+    }
+}

@@ -1,0 +1,216 @@
+//! Every Avro type in every format: what a boundary value becomes, one line of a golden file for each. `docs/types.md` is the
+//! same table in words; `UPDATE_GOLDEN=1` writes the files anew.
+
+use std::path::PathBuf;
+
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use firn::embedded::registry::Level;
+use firn::service;
+use firn::settings::Settings;
+use futures::TryStreamExt;
+
+use crate::evolve::{register, schema, world};
+
+fn long(n: i64) -> Vec<u8> {
+    let mut n = ((n << 1) ^ (n >> 63)) as u64;
+    let mut out = Vec::new();
+    while n >= 0x80 {
+        out.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+    out
+}
+
+fn bytes(value: &[u8]) -> Vec<u8> {
+    [long(value.len() as i64), value.to_vec()].concat()
+}
+
+fn longs(values: &[i64]) -> Vec<Vec<u8>> {
+    values.iter().map(|n| long(*n)).collect()
+}
+
+fn texts(values: &[&str]) -> Vec<Vec<u8>> {
+    values.iter().map(|text| bytes(text.as_bytes())).collect()
+}
+
+fn decimals(values: &[i128]) -> Vec<Vec<u8>> {
+    values.iter().map(|n| bytes(&n.to_be_bytes())).collect()
+}
+
+/// A column: its name, its Avro type, and boundary values as they are on the wire.
+type Cell = (&'static str, &'static str, Vec<Vec<u8>>);
+
+/// Milliseconds of the first instant of the years 1 and 10000.
+const YEAR_1: i64 = -62_135_596_800_000;
+const YEAR_10000: i64 = 253_402_300_800_000;
+
+fn numbers() -> Vec<Cell> {
+    let floats = [f32::NAN, -0.0, 0.0, f32::MIN, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY];
+    let doubles = [f64::NAN, -0.0, 0.0, f64::MIN, f64::MAX, f64::MIN_POSITIVE, f64::INFINITY, f64::NEG_INFINITY];
+    let most = 10i128.pow(38) - 1;
+    vec![
+        ("boolean", r#""boolean""#, vec![vec![0], vec![1]]),
+        ("int", r#""int""#, longs(&[0, -1, i32::MAX.into(), i32::MIN.into()])),
+        ("long", r#""long""#, longs(&[0, -1, i64::MAX, i64::MIN])),
+        ("float", r#""float""#, floats.iter().map(|f| f.to_le_bytes().to_vec()).collect()),
+        ("double", r#""double""#, doubles.iter().map(|f| f.to_le_bytes().to_vec()).collect()),
+        (
+            "decimal_38_10",
+            r#"{"type":"bytes","logicalType":"decimal","precision":38,"scale":10}"#,
+            decimals(&[0, -1, 1, most, -most]),
+        ),
+        (
+            "decimal_18",
+            r#"{"type":"bytes","logicalType":"decimal","precision":18}"#,
+            vec![bytes(&[0]), bytes(&[0xff]), bytes(&999_999_999_999_999_999i64.to_be_bytes())],
+        ),
+        (
+            "decimal_fixed",
+            r#"{"type":"fixed","name":"D4","size":4,"logicalType":"decimal","precision":9,"scale":2}"#,
+            [0i32, -1, 999_999_999, -999_999_999].iter().map(|n| n.to_be_bytes().to_vec()).collect(),
+        ),
+    ]
+}
+
+fn texts_and_bytes() -> Vec<Cell> {
+    let uuid = "00112233-4455-6677-8899-aabbccddeeff";
+    let zero = "00000000-0000-0000-0000-000000000000";
+    vec![
+        ("bytes", r#""bytes""#, vec![bytes(b""), bytes(&[0, 0xff]), bytes(&[7; 20])]),
+        ("string", r#""string""#, texts(&["", "plain", "\u{1F984} four bytes", "e\u{301}", "a,\"b\"\n|", "null"])),
+        ("fixed", r#"{"type":"fixed","name":"F4","size":4}"#, vec![vec![0; 4], vec![0xff; 4], b"abcd".to_vec()]),
+        ("enum", r#"{"type":"enum","name":"E","symbols":["A","B_2","null"]}"#, longs(&[0, 1, 2])),
+        ("uuid", r#"{"type":"string","logicalType":"uuid"}"#, texts(&[uuid, zero, &uuid.to_uppercase()])),
+        (
+            "uuid_fixed",
+            r#"{"type":"fixed","name":"U","size":16,"logicalType":"uuid"}"#,
+            vec![vec![0; 16], (0..16).map(|i| i * 17).collect(), vec![0xff; 16]],
+        ),
+    ]
+}
+
+fn times() -> Vec<Cell> {
+    let day = 86_400_000;
+    let millis = [0, -1, 1, YEAR_1, -1_000 * 365 * day, YEAR_10000 - 1];
+    let micros = [0, -1, 1, YEAR_1 * 1000, YEAR_10000 * 1000 - 1];
+    vec![
+        ("date", r#"{"type":"int","logicalType":"date"}"#, longs(&[0, -1, YEAR_1 / day, YEAR_10000 / day - 1])),
+        ("time_millis", r#"{"type":"int","logicalType":"time-millis"}"#, longs(&[0, 1, day - 1])),
+        ("time_micros", r#"{"type":"long","logicalType":"time-micros"}"#, longs(&[0, 1, day * 1000 - 1])),
+        ("timestamp_millis", r#"{"type":"long","logicalType":"timestamp-millis"}"#, longs(&millis)),
+        ("timestamp_micros", r#"{"type":"long","logicalType":"timestamp-micros"}"#, longs(&micros)),
+        ("local_timestamp_millis", r#"{"type":"long","logicalType":"local-timestamp-millis"}"#, longs(&millis)),
+        ("local_timestamp_micros", r#"{"type":"long","logicalType":"local-timestamp-micros"}"#, longs(&micros)),
+    ]
+}
+
+fn nanos() -> Vec<Cell> {
+    let values = [0, -1, 1, i64::MAX, i64::MIN + 1];
+    vec![
+        ("timestamp_nanos", r#"{"type":"long","logicalType":"timestamp-nanos"}"#, longs(&values)),
+        ("local_timestamp_nanos", r#"{"type":"long","logicalType":"local-timestamp-nanos"}"#, longs(&values)),
+    ]
+}
+
+fn nested() -> Vec<Cell> {
+    let record =
+        r#"{"type":"record","name":"N","fields":[{"name":"a","type":"int"},{"name":"b","type":["null","string"]}]}"#;
+    let list = |items: &[Vec<u8>]| match items.len() {
+        0 => long(0),
+        n => [long(n as i64), items.concat(), long(0)].concat(),
+    };
+    let entry = |key: &str, value: Vec<u8>| [bytes(key.as_bytes()), value].concat();
+    let some = |text: &str| [long(1), bytes(text.as_bytes())].concat();
+    vec![
+        ("optional", r#"["null","long"]"#, vec![long(0), [long(1), long(i64::MIN)].concat()]),
+        ("optional_last", r#"["string","null"]"#, vec![long(1), [long(0), bytes(b"")].concat()]),
+        ("record", record, vec![[long(1), long(0)].concat(), [long(-2), some("x")].concat()]),
+        (
+            "array",
+            r#"{"type":"array","items":["null","int"]}"#,
+            vec![list(&[]), list(&[long(0), [long(1), long(5)].concat()]), list(&[[long(1), long(-1)].concat()])],
+        ),
+        (
+            "map",
+            r#"{"type":"map","values":"long"}"#,
+            vec![list(&[]), list(&[entry("", long(1)), entry("\u{1F984}", long(-1))])],
+        ),
+        (
+            "array_of_arrays",
+            r#"{"type":"array","items":{"type":"array","items":"int"}}"#,
+            vec![list(&[]), list(&[list(&[]), list(&[long(1), long(2)])])],
+        ),
+    ]
+}
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/types").join(format!("{name}.expected"))
+}
+
+/// Writes every value of every column through a pipeline and reads it back; a line per column type and value.
+async fn written(table: &str, name: &str, cells: &[Cell]) -> String {
+    let world = world(&[table], "").await;
+    world.registry.as_ref().unwrap().set_level(None, Level::None).unwrap();
+    let fields: Vec<_> = cells.iter().map(|(name, kind, _)| format!(r#",{{"name":"{name}","type":{kind}}}"#)).collect();
+    let id = register(&world, &schema(&fields.concat()));
+    let rows = cells.iter().map(|(.., values)| values.len()).max().unwrap();
+    let row = |n: usize| {
+        let values = cells.iter().map(|(.., values)| values[n.min(values.len() - 1)].clone());
+        let body: Vec<u8> = std::iter::once(long(n as i64)).chain(values).flatten().collect();
+        [&[0][..], &id.to_be_bytes(), &body].concat()
+    };
+    world.send(0, &(0..rows).map(row).collect::<Vec<_>>());
+    world.catch_up().await.unwrap();
+
+    let settings = Settings::load(&world.config()).unwrap();
+    let engine = service::open_engine(&settings).await.unwrap();
+    let answer = engine.query(&format!("SELECT * FROM {name} ORDER BY id")).await.unwrap();
+    let batches: Vec<_> = answer.stream.try_collect().await.unwrap();
+    let batch = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+    assert_eq!(batch.num_rows(), rows);
+    let options = FormatOptions::default().with_null("NULL");
+    let mut text = String::new();
+    for (column, _, values) in cells {
+        let array = batch.column_by_name(column).unwrap();
+        let formatter = ArrayFormatter::try_new(array, &options).unwrap();
+        for (n, value) in values.iter().enumerate() {
+            text.push_str(&format!("{column} {value:02x?} = {:?}\n", formatter.value(n).to_string()));
+        }
+    }
+    text
+}
+
+async fn check(table: &str, name: &str, file: &str, cells: &[Cell]) {
+    let found = written(table, name, cells).await;
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(golden(file).parent().unwrap()).unwrap();
+        std::fs::write(golden(file), &found).unwrap();
+    }
+    let expected = std::fs::read_to_string(golden(file)).unwrap();
+    for (found, expected) in found.lines().zip(expected.lines()) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.lines().count(), expected.lines().count());
+}
+
+fn of_every_format() -> Vec<Cell> {
+    [numbers(), texts_and_bytes(), times(), nested()].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_in_iceberg_v2() {
+    let table = "{catalog: ice, name: n.t, format_version: 2}";
+    check(table, "ice.n.t", "iceberg-v2", &of_every_format()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_in_iceberg_v3() {
+    let table = "{catalog: ice, name: n.t, format_version: 3}";
+    check(table, "ice.n.t", "iceberg-v3", &[of_every_format(), nanos()].concat()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_in_delta() {
+    check("{catalog: lake, name: n.t}", "lake.n.t", "delta", &of_every_format()).await;
+}
