@@ -8,6 +8,7 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     reason = "a benchmark prints its figures and stops at the first surprise"
 )]
 
@@ -51,6 +52,7 @@ fn main() {
     report("upsert, lineage", || decode(&messages, &lineage, 1));
     report("upsert, lineage, order_by", || decode(&messages, &ordered, 1));
     report("upsert, lineage, two schema ids in turn", || decode(&messages, &lineage, 2));
+    report("upsert, lineage, one bad record in 1000", || with_bad_ones(&messages, &lineage));
     report("arrow-avro (no keys, no lineage)", || arrow_avro(&messages));
 }
 
@@ -64,6 +66,34 @@ fn report(what: &str, mut run: impl FnMut() -> usize) {
         .min()
         .unwrap_or_default();
     println!("{what:<42} {:>7.1} ns CPU/event", best as f64 / EVENTS as f64);
+}
+
+/// Every thousandth message without its last byte; what it costs to reject them, with the other rows unharmed.
+fn with_bad_ones(messages: &[Vec<u8>], shape: &EventShape) -> usize {
+    let table = table_schema(SCHEMA, None, shape, 3).unwrap();
+    let mut decoder = Decoder::new(&table, shape, encode()).unwrap();
+    decoder.add_value_schema(0, SCHEMA).unwrap();
+    let topic: Arc<str> = Arc::from("market.trades");
+    let (mut rows, mut rejected) = (0, 0);
+    for (i, message) in messages.iter().enumerate() {
+        let bad = i % 1000 == 999;
+        let value = &message[..message.len() - usize::from(bad)];
+        let partition = (i / 500 % 4) as i32;
+        let event =
+            Event { topic: &topic, partition, offset: i as i64, timestamp_ms: 1_000, key: None, value: Some(value) };
+        match decoder.push(&event) {
+            Pushed::Row => {}
+            Pushed::Bad(reason) => {
+                assert!(bad, "{reason}");
+                rejected += std::hint::black_box(reason.to_string()).len().min(1);
+            }
+            other => panic!("{other:?}"),
+        }
+        if decoder.events() == BATCH || i + 1 == messages.len() {
+            rows += std::hint::black_box(decoder.finish().unwrap()).batch.num_rows();
+        }
+    }
+    rows + rejected
 }
 
 fn decode(messages: &[Vec<u8>], shape: &EventShape, ids: u8) -> usize {

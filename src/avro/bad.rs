@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::plan::Plan;
-
 /// What is wrong with a record; the code names it in metrics and dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -154,9 +152,9 @@ impl Stop {
         Box::new(Stop::Bad(BadRecord { reason, half, field: None }))
     }
 
-    /// A record in which a step of the plan failed.
+    /// A record in which a step failed; the steps are of these fields.
     #[cold]
-    pub fn bad((reason, step): (Reason, usize), plan: &Plan, half: Half) -> Box<Stop> {
-        Box::new(Stop::Bad(BadRecord { reason, half, field: plan.names.get(step).cloned() }))
+    pub fn bad((reason, step): (Reason, usize), names: &[String], half: Half) -> Box<Stop> {
+        Box::new(Stop::Bad(BadRecord { reason, half, field: names.get(step).cloned() }))
     }
 }

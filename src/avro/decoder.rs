@@ -348,7 +348,8 @@ impl Decoder {
             self.append_key_to_row(event)?;
         }
         let plan = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
-        let items = append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, plan, Half::Value))?;
+        let items =
+            append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, &plan.names, Half::Value))?;
         let deletes = match &self.delete_column {
             Some((column, wanted)) => self.columns[*column].last_is(wanted),
             None => false,
@@ -375,7 +376,7 @@ impl Decoder {
         let (id, body) = split(key, Half::Key)?;
         let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
         let plan = plans.into_row.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
-        append_all(plan, &mut self.columns, body).map(drop).map_err(|fault| Stop::bad(fault, plan, Half::Key))
+        append_all(plan, &mut self.columns, body).map(drop).map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))
     }
 
     fn push_tombstone(&mut self, event: &Event<'_>) -> Result<Pushed, Box<Stop>> {
@@ -385,7 +386,7 @@ impl Decoder {
                 let (id, body) = split(key, Half::Key)?;
                 let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
                 let plan = plans.into_deleted.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
-                append_all(plan, &mut self.deleted, body).map_err(|fault| Stop::bad(fault, plan, Half::Key))?;
+                append_all(plan, &mut self.deleted, body).map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))?;
             }
             (Some(form), [column]) => {
                 record_key::append_raw(form, key, column).map_err(|reason| Stop::reason(reason, Half::Key))?;
