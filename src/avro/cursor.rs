@@ -23,6 +23,11 @@ impl<'a> Cursor<'a> {
         Cursor { rest: bytes, empty_items: 0, item_memory: 0 }
     }
 
+    /// What is left.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Bytes that are left.
     pub fn left(&self) -> usize {
         self.rest.len()

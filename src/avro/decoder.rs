@@ -10,9 +10,11 @@ use super::columns::{Column, Wanted};
 use super::cursor::Cursor;
 use super::lineage::Lineage;
 use super::plan::{self, Plan, Target};
-use super::plans::{KeyPlan, Plans};
+use super::plans::{KeyPlan, Plans, TypePlan, ValuePlan};
 use super::read::append_record;
-use super::shape::{DeleteBy, EventShape, Mode, RecordKey};
+use super::shape::{DeleteBy, EventShape, Mode, RecordKey, Types};
+use super::value_schema::ValueSchema;
+use super::wire::{Event, schema_id};
 use super::writer_schema::{self, Avro};
 use super::{binding, record_key, schema};
 use crate::core::change::{Key, NO_ROW, Op};
@@ -20,8 +22,6 @@ use crate::core::order;
 use crate::core::schema::{Field, TableSchema, to_arrow};
 use crate::{Error, Result};
 
-/// How long one value or key may be.
-pub const RECORD_BYTES_MAX: usize = 64 << 20;
 /// When a batch has to be finished: Arrow's offsets are 32-bit.
 const BATCH_BYTES_MAX: usize = 1 << 30;
 const BATCH_EVENTS_MAX: usize = 1 << 30;
@@ -32,23 +32,6 @@ const ROWS_AT_FIRST: usize = 1024;
 
 /// Key columns, in key order and in the table's Arrow types → one key per row.
 pub type EncodeKeys = Box<dyn Fn(&[ArrayRef]) -> Result<Vec<Key>, String> + Send + Sync>;
-
-/// One record as Kafka delivered it.
-#[derive(Debug, Clone, Copy)]
-pub struct Event<'a> {
-    /// The topic's name, for the lineage column.
-    pub topic: &'a Arc<str>,
-    /// The partition's number.
-    pub partition: i32,
-    /// Its place in the partition.
-    pub offset: i64,
-    /// Kafka's timestamp in milliseconds; negative: unknown.
-    pub timestamp_ms: i64,
-    /// The record key.
-    pub key: Option<&'a [u8]>,
-    /// The record value; `None` is a tombstone.
-    pub value: Option<&'a [u8]>,
-}
 
 /// What became of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +102,10 @@ pub struct Decoder {
     measured: usize,
     /// What a row takes at least, as columns.
     row_bytes: usize,
-    values: Plans<Plan>,
+    values: Plans<ValuePlan>,
+    types: Types,
+    /// The columns that all record types share, where each is a struct.
+    shared: Vec<String>,
     keys: Plans<KeyPlan>,
     encode: EncodeKeys,
 }
@@ -178,22 +164,28 @@ impl Decoder {
             measured: 0,
             row_bytes,
             values: Plans::new(),
+            types: shape.types.clone(),
+            shared: shape.shared().into_iter().cloned().collect(),
             keys: Plans::new(),
             encode,
             table: table.clone(),
         })
     }
 
-    /// Makes the plan for values of the schema with this id.
+    /// As [`Decoder::add_values`], of an Avro schema's text.
+    ///
+    /// # Errors
+    /// As [`Decoder::add_values`] and [`ValueSchema::parse`].
+    pub fn add_value_schema(&mut self, id: u32, text: &str) -> Result<()> {
+        self.add_values(id, &ValueSchema::parse(text)?)
+    }
+
+    /// Makes the plans for values of the schema with this id.
     ///
     /// # Errors
     /// [`Error::Decision`] with the path and both types where values of this schema cannot be the table's rows.
-    pub fn add_value_schema(&mut self, id: u32, text: &str) -> Result<()> {
+    pub fn add_values(&mut self, id: u32, schema: &ValueSchema) -> Result<()> {
         let refuse = |e: String| Error::Decision(format!("value schema {id}: {e}"));
-        let avro = writer_schema::parse(text).map_err(refuse)?;
-        let Avro::Record(fields) = &*avro else {
-            return Err(refuse(format!("a record is needed, this is {avro}")));
-        };
         let columns: Vec<&Field> = self.fields().collect();
         let targets: Vec<Target<'_>> = columns
             .iter()
@@ -201,8 +193,8 @@ impl Decoder {
             .filter(|(i, _)| !(self.keyed_by_record && self.key_columns.contains(i)))
             .map(|(column, field)| Target { column, field, refuse_null: self.refuse_null(column) })
             .collect();
-        let elsewhere = if self.keyed_by_record { self.table.key.clone() } else { Vec::new() };
-        let plan = plan::compile(fields, &targets, &elsewhere).map_err(refuse)?;
+        let elsewhere: &[String] = if self.keyed_by_record { &self.table.key } else { &[] };
+        let plan = ValuePlan::compile(schema, &self.types, &targets, (elsewhere, &self.shared)).map_err(refuse)?;
         self.values.insert(id, plan);
         Ok(())
     }
@@ -232,10 +224,26 @@ impl Decoder {
         Ok(())
     }
 
+    /// Notes that record keys of the schema with this id do not have the key columns.
+    pub fn refuse_key_schema(&mut self, id: u32) {
+        self.keys.insert(id, KeyPlan { into_row: None, into_deleted: None });
+    }
+
+    /// The schema that a tombstone with this record key needs first.
+    #[must_use]
+    pub fn missing_key_schema(&self, key: Option<&[u8]>) -> Option<u32> {
+        if self.mode == Mode::Append || self.record_key != Some(RecordKey::Avro) {
+            return None;
+        }
+        let (id, _) = schema_id(key?).ok()?;
+        self.keys.get(id).is_none().then_some(id)
+    }
+
     /// Paths of the fields that values of this schema have and the table does not; they are passed over.
     #[must_use]
     pub fn unknown_fields(&self, id: u32) -> &[String] {
-        self.values.get(id).map_or(&[], |plan| plan.unknown.as_slice())
+        let plan = self.values.get(id).and_then(|plan| plan.types.iter().flatten().next());
+        plan.map_or(&[], |of| of.plan.unknown.as_slice())
     }
 
     /// How many events the batch holds.
@@ -348,8 +356,12 @@ impl Decoder {
             self.append_key_to_row(event)?;
         }
         let plan = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
-        let items =
-            append_all(plan, &mut self.columns, body).map_err(|fault| Stop::bad(fault, &plan.names, Half::Value))?;
+        let (TypePlan { plan, shared }, body) = plan.of(body).map_err(|reason| Stop::reason(reason, Half::Value))?;
+        let bad = |fault| Stop::bad(fault, &plan.names, Half::Value);
+        if let Some(shared) = shared {
+            append_record(shared, &mut self.columns, &mut Cursor::new(body)).map_err(bad)?;
+        }
+        let items = append_all(plan, &mut self.columns, body).map_err(bad)?;
         let deletes = match &self.delete_column {
             Some((column, wanted)) => self.columns[*column].last_is(wanted),
             None => false,
@@ -461,17 +473,9 @@ fn in_event_order<T>(
     ops.iter().filter_map(|op| if *op == Op::Tombstone { tombstones.next() } else { rows.next() }).collect()
 }
 
-/// Schema id and body of the wire format.
 #[inline]
 fn split(bytes: &[u8], half: Half) -> Result<(u32, &[u8]), Box<Stop>> {
-    match bytes {
-        [0, a, b, c, d, body @ ..] if bytes.len() <= RECORD_BYTES_MAX => {
-            Ok((u32::from_be_bytes([*a, *b, *c, *d]), body))
-        }
-        [0, _, _, _, _, ..] => Err(Stop::reason(Reason::TooLarge, half)),
-        [] | [0, ..] => Err(Stop::reason(Reason::TooShort, half)),
-        _ => Err(Stop::reason(Reason::Magic, half)),
-    }
+    schema_id(bytes).map_err(|reason| Stop::reason(reason, half))
 }
 
 /// Appends a whole body; returns the bytes that the items of its collections may take as columns.

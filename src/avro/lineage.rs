@@ -9,7 +9,7 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
-use super::decoder::Event;
+use super::wire::Event;
 use crate::core::schema::Type;
 
 /// Lineage of the rows so far. Events come in runs of one partition, so that topic and partition are kept per run.

@@ -16,12 +16,16 @@ mod read;
 mod record_key;
 mod schema;
 mod shape;
+mod value_schema;
+mod wire;
 mod writer_schema;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::bad::{BadRecord, Half, Reason};
-pub use self::decoder::{Decoded, Decoder, EncodeKeys, Event, Pushed, RECORD_BYTES_MAX};
+pub use self::decoder::{Decoded, Decoder, EncodeKeys, Pushed};
 pub use self::schema::table_schema;
-pub use self::shape::{DeleteBy, EventShape, Mode, RecordKey};
+pub use self::shape::{DeleteBy, EventShape, Mode, RecordKey, Types};
+pub use self::value_schema::{Form, ValueSchema};
+pub use self::wire::{Event, RECORD_BYTES_MAX, schema_id};

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::plan::Plan;
+use super::bad::Reason;
+use super::plan::{self, Plan, Record, Target};
+use super::shape::Types;
+use super::value_schema::{Form, ValueSchema};
+use super::writer_schema::{Avro, AvroField};
 
 /// How many writer schemas are kept; beyond, all are forgotten and asked for again.
 const SCHEMAS_MAX: usize = 4096;
@@ -12,6 +16,91 @@ const SCHEMAS_MAX: usize = 4096;
 pub struct KeyPlan {
     pub into_row: Option<Plan>,
     pub into_deleted: Option<Plan>,
+}
+
+/// How to read the values of one schema.
+#[derive(Debug)]
+pub struct ValuePlan {
+    pub form: Form,
+    /// By the number of a body's type. `None`: no rows of this table.
+    pub types: Vec<Option<TypePlan>>,
+}
+
+/// How to read the values of one type.
+#[derive(Debug)]
+pub struct TypePlan {
+    pub plan: Plan,
+    /// Reads the same body once more, for the columns that all record types share, where the rest is a struct.
+    pub shared: Option<Record>,
+}
+
+impl ValuePlan {
+    /// The plans for values of a schema of which a table takes `types`. Fields named in `elsewhere` come from the record
+    /// key; those named in `shared` are columns of their own beside a struct.
+    ///
+    /// # Errors
+    /// The path of a field that cannot be read as its column, with both types, or the record type that is not there.
+    pub fn compile(
+        schema: &ValueSchema,
+        types: &Types,
+        targets: &[Target<'_>],
+        (elsewhere, shared): (&[String], &[String]),
+    ) -> Result<ValuePlan, String> {
+        let of = |name: &str, fields: &[AvroField]| match types {
+            Types::Structs(_) => struct_plan(name, fields, targets, shared),
+            _ => plan::compile(fields, targets, elsewhere).map(|plan| TypePlan { plan, shared: None }),
+        };
+        let form = schema.form();
+        if *types == Types::Any {
+            return Ok(ValuePlan { form, types: vec![Some(of("", schema.only()?)?)] });
+        }
+        let branches = schema.branches().map(|(name, fields)| match fields {
+            Some(fields) if types.take(name) => of(name, fields).map(Some),
+            _ => Ok(None),
+        });
+        let types: Vec<_> = branches.collect::<Result<_, String>>()?;
+        if types.iter().all(Option::is_none) {
+            return Err(format!("it has no record type of this table; it is {schema}"));
+        }
+        Ok(ValuePlan { form, types })
+    }
+
+    /// The plan of a body's type, and what is behind the number of that.
+    #[inline]
+    pub fn of<'b>(&self, body: &'b [u8]) -> Result<(&TypePlan, &'b [u8]), Reason> {
+        let (number, body) = self.form.split(body, self.types.len())?;
+        match self.types.get(number) {
+            Some(Some(plan)) => Ok((plan, body)),
+            _ => Err(Reason::UnionBranch),
+        }
+    }
+}
+
+/// The plan for a record type that is a struct column beside the columns that all types share.
+fn struct_plan(
+    name: &str,
+    fields: &[AvroField],
+    targets: &[Target<'_>],
+    shared: &[String],
+) -> Result<TypePlan, String> {
+    let column = Types::column(name);
+    let (own, others): (Vec<Target<'_>>, Vec<Target<'_>>) =
+        targets.iter().partition(|t| shared.contains(&t.field.name));
+    let target = others.iter().find(|t| t.field.name == column);
+    let target = target.ok_or_else(|| format!("the table has no column `{column}` for record type {name}"))?;
+    let mut plan = plan::compile_single(&Avro::Record(fields.to_vec()), target)?;
+    for other in others.iter().filter(|other| other.column != target.column) {
+        if other.field.required {
+            let name = &other.field.name;
+            return Err(format!("column `{name}` is required, and records of type `{column}` have no such column"));
+        }
+        plan.record.missing.push(other.column);
+    }
+    let shared = match own.is_empty() {
+        true => None,
+        false => Some(plan::compile(fields, &own, &[])?.record),
+    };
+    Ok(TypePlan { plan, shared })
 }
 
 /// Plans by schema id; events of one schema come in runs.

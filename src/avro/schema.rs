@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::shape::{DeleteBy, EventShape, Mode};
+use super::shape::{DeleteBy, EventShape, Mode, Types};
+use super::value_schema::ValueSchema;
 use super::writer_schema::{self, Avro, AvroField, Unit};
 use crate::core::order::is_orderable;
 use crate::core::schema::{Field, TableSchema, Type, check_names};
@@ -18,9 +19,68 @@ const FIXED_BYTES_MAX: usize = 1 << 20;
 /// # Errors
 /// [`Error::Decision`] names the field for which there is no column type, or the setting that names no field.
 pub fn table_schema(value: &str, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
-    let record = parse_record(value, "value")?;
-    let mut columns =
-        record_columns(&record, format_version).map_err(|e| Error::Decision(format!("value schema: {e}")))?;
+    ValueSchema::parse(value)?.table_schema(key, shape, format_version)
+}
+
+impl ValueSchema {
+    /// As [`table_schema`], of a schema that is parsed.
+    ///
+    /// # Errors
+    /// As [`table_schema`], and where the schema has none of the record types that the table takes.
+    pub fn table_schema(&self, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
+        let columns = value_columns(self, shape, format_version);
+        finish(columns.map_err(|e| Error::Decision(format!("value schema: {e}")))?, key, shape, format_version)
+    }
+}
+
+/// The columns of the values.
+fn value_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) -> Result<Vec<Field>, String> {
+    match &shape.types {
+        Types::Any => record_columns(value.only()?, format_version),
+        Types::One(name) => {
+            let (_, fields) = value
+                .records()
+                .find(|(found, _)| found == name)
+                .ok_or_else(|| format!("there is no record type {name}; it is {value}"))?;
+            record_columns(fields, format_version)
+        }
+        Types::Structs(_) => struct_columns(value, shape, format_version),
+    }
+}
+
+/// One struct for each record type, behind the columns that all of them share.
+fn struct_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) -> Result<Vec<Field>, String> {
+    let (mut shared, mut structs) = (Vec::<Field>::new(), Vec::new());
+    for (name, fields) in value.records().filter(|(name, _)| shape.types.take(name)) {
+        let within = |e: String| format!("record type {name}: {e}");
+        let columns = record_columns(fields, format_version).map_err(within)?;
+        for wanted in shape.shared() {
+            let column = columns.iter().find(|c| c.name == *wanted).ok_or_else(|| {
+                within(format!(
+                    "it has no field `{wanted}`, which `key`, `order_by` or `delete` name: all record types need it"
+                ))
+            })?;
+            match shared.iter_mut().find(|c| c.name == *wanted) {
+                Some(before) if before.kind != column.kind => {
+                    let (kind, other) = (&column.kind, &before.kind);
+                    return Err(within(format!(
+                        "its field `{wanted}` is {kind}, and in another record type it is {other}"
+                    )));
+                }
+                Some(before) => before.required &= column.required,
+                None => shared.push(column.clone()),
+            }
+        }
+        structs.push(Field::new(Types::column(name), Type::Struct(columns), false));
+    }
+    if structs.is_empty() {
+        return Err(format!("it has none of the record types of the table; it is {value}"));
+    }
+    shared.extend(structs);
+    Ok(shared)
+}
+
+fn finish(mut columns: Vec<Field>, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
     let mut key_names = Vec::new();
     if shape.keyed_by_record() {
         let key = key.ok_or_else(|| {
@@ -29,7 +89,7 @@ pub fn table_schema(value: &str, key: Option<&str>, shape: &EventShape, format_v
                     .into(),
             )
         })?;
-        let key = parse_record(key, "key")?;
+        let key = parse_record(key)?;
         let fields = record_columns(&key, format_version).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
         for field in fields {
             key_names.push(field.name.clone());
@@ -71,11 +131,11 @@ pub fn lineage_column(name: &str) -> Field {
     column
 }
 
-fn parse_record(text: &str, half: &str) -> Result<Vec<AvroField>> {
-    let parsed = writer_schema::parse(text).map_err(|e| Error::Decision(format!("{half} schema: {e}")))?;
+fn parse_record(key: &str) -> Result<Vec<AvroField>> {
+    let parsed = writer_schema::parse(key).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
     match Arc::unwrap_or_clone(parsed) {
         Avro::Record(fields) => Ok(fields),
-        other => Err(Error::Decision(format!("{half} schema: a record is needed, this is {other}"))),
+        other => Err(Error::Decision(format!("key schema: a record is needed, this is {other}"))),
     }
 }
 

@@ -52,6 +52,37 @@ pub struct EventShape {
     pub delete: DeleteBy,
     /// The name of the lineage column; `None` leaves it out.
     pub lineage: Option<String>,
+    /// Which record types of the topic are its rows.
+    pub types: Types,
+}
+
+/// Which record types a table takes, by full name, and how they are rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Types {
+    /// The only one that the topic has, whatever its name.
+    Any,
+    /// This one.
+    One(String),
+    /// Each is an optional struct column, named by the last part of the type's name, of which one in a row is not null.
+    Structs(Vec<String>),
+}
+
+impl Types {
+    /// Whether records of this type are the table's rows.
+    #[must_use]
+    pub fn take(&self, name: &str) -> bool {
+        match self {
+            Types::Any => true,
+            Types::One(one) => one == name,
+            Types::Structs(several) => several.iter().any(|one| one == name),
+        }
+    }
+
+    /// The struct column of a record type: the last part of its name.
+    #[must_use]
+    pub fn column(name: &str) -> &str {
+        name.rsplit_once('.').map_or(name, |(_, last)| last)
+    }
 }
 
 impl EventShape {
@@ -64,6 +95,25 @@ impl EventShape {
             self.record_key.get_or_insert(RecordKey::Avro);
         }
         self
+    }
+
+    /// The columns that hold what all record types share, where the rest of each is a struct: the fields that the
+    /// settings name.
+    pub(super) fn shared(&self) -> Vec<&String> {
+        if self.mode == Mode::Append {
+            return Vec::new();
+        }
+        let deleting = match &self.delete {
+            DeleteBy::Field { field, .. } => Some(field),
+            DeleteBy::Tombstone => None,
+        };
+        let mut names: Vec<&String> = self.key.iter().flatten().collect();
+        for name in self.order_by.iter().chain(deleting) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     /// Whether the primary key is the record key's fields.

@@ -342,7 +342,8 @@ impl Parser {
     }
 }
 
-fn full_name(name: &str, namespace: &str) -> String {
+/// A name with its namespace, unless it has one of its own.
+pub fn full_name(name: &str, namespace: &str) -> String {
     if name.contains('.') || namespace.is_empty() { name.to_string() } else { format!("{namespace}.{name}") }
 }
 

@@ -2,19 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 
 use super::{Output, catalog_is_new, in_time, load, print, worse};
-use crate::avro::table_schema;
 use crate::core::history::{VectorRead, View};
 use crate::core::reposition::{Log, mismatch};
 use crate::core::schema::{Difference, TableFormat, TableSchema, evolve};
-use crate::service::{self, Catalogs, event_shape};
+use crate::service::{self, Catalogs, Latest, event_shape};
 use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Table, Topics};
-use crate::source::{Registry, RegistryError};
 use crate::table::{Catalog, OpenTable};
 use crate::{Error, Result};
 
@@ -60,12 +57,6 @@ impl Findings {
             worse(&mut self.worst, error);
         }
     }
-}
-
-/// The newest schemas of a topic.
-struct Schemas {
-    value: Arc<str>,
-    key: Option<Arc<str>>,
 }
 
 /// Says what is wrong with the file, its servers and its tables, and what to do.
@@ -153,7 +144,7 @@ async fn check_kafka(settings: &Settings) -> (Findings, BTreeMap<String, Log>) {
 }
 
 /// The registry, and the newest schemas of each pipeline by its name.
-async fn check_registry(settings: &Settings, logs: &BTreeMap<String, Log>) -> (Findings, BTreeMap<String, Schemas>) {
+async fn check_registry(settings: &Settings, logs: &BTreeMap<String, Log>) -> (Findings, BTreeMap<String, Latest>) {
     let (mut found, mut schemas) = (Findings::default(), BTreeMap::new());
     if settings.pipelines.is_empty() {
         return (found, schemas);
@@ -181,14 +172,17 @@ async fn check_registry(settings: &Settings, logs: &BTreeMap<String, Log>) -> (F
         let topic = first_topic(pipeline, logs.get(&pipeline.name))?;
         let registry = &registry;
         Some(async move {
-            let newest = in_time("schema registry", PATIENCE, newest(registry, &topic)).await;
+            let newest = service::latest(registry, pipeline, &topic, Duration::ZERO);
+            let newest = in_time("schema registry", PATIENCE, newest).await;
             (pipeline, topic, newest)
         })
     });
     for (pipeline, topic, newest) in join_all(asked).await {
         match newest {
             Ok(newest) => {
-                found.good(format_args!("subject {topic}-value: the newest schema can be read"));
+                for subject in service::value_subjects(pipeline, &topic) {
+                    found.good(format_args!("subject {subject}: the newest schema can be read"));
+                }
                 schemas.insert(pipeline.name.clone(), newest);
             }
             Err(error) => found.bad(error.within(format_args!("pipeline {}", pipeline.name))),
@@ -204,25 +198,6 @@ fn first_topic(pipeline: &Pipeline, log: Option<&Log>) -> Option<String> {
         (Topics::Names(names), None) => names.iter().min().cloned(),
         (Topics::Pattern(_), None) => None,
     }
-}
-
-async fn newest(registry: &Registry, topic: &str) -> Result<Schemas> {
-    let subject = format!("{topic}-value");
-    let value = match registry.latest(&subject).await {
-        Ok(version) => version.schema.text,
-        Err(RegistryError::NotFound(_)) => {
-            return Err(Error::Config(format!(
-                "the schema registry has no subject {subject}: register the value schema of topic {topic}"
-            )));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let key = match registry.latest(&format!("{topic}-key")).await {
-        Ok(version) => Some(version.schema.text),
-        Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Schemas { value, key })
 }
 
 /// The catalogs, and the names of those that answered.
@@ -269,20 +244,20 @@ async fn check_table(
     pipeline: &Pipeline,
     table: &Table,
     log: Option<&Log>,
-    schemas: Option<&Schemas>,
+    schemas: Option<&Latest>,
 ) -> Findings {
     let mut found = Findings::default();
-    let (name, formats) = (format!("table {}", table.table_ref()), service::formats(settings, pipeline));
-    let wanted = schemas.and_then(|newest| {
-        let shape = event_shape(pipeline);
-        match table_schema(&newest.value, newest.key.as_deref(), &shape, table.format_version) {
-            Ok(wanted) => Some(wanted),
-            Err(error) => {
-                found.bad(error.within(format_args!("pipeline {}", pipeline.name)));
-                None
+    let (name, formats) = (format!("table {}", table.table_ref()), service::lane_formats(settings, pipeline, table));
+    let mut wanted = Vec::new();
+    if let Some(newest) = schemas {
+        let shape = event_shape(pipeline, table);
+        for value in newest.values.iter().filter(|value| value.has_any_of(&shape.types)) {
+            match value.table_schema(newest.key.as_deref(), &shape, table.format_version) {
+                Ok(schema) => wanted.push(schema),
+                Err(error) => found.bad(error.within(format_args!("pipeline {}", pipeline.name))),
             }
         }
-    });
+    }
     let opened = async {
         if catalog_is_new(settings, &table.catalog) {
             return Ok(None);
@@ -298,7 +273,7 @@ async fn check_table(
         Ok(Some((opened, view))) => {
             let mut inside = Findings::default();
             check_owner(&mut inside, pipeline, &view);
-            check_columns(&mut inside, pipeline, table, (&opened, &formats), &view, wanted.as_ref());
+            check_columns(&mut inside, pipeline, table, (&opened, &formats), &view, &wanted);
             check_position(&mut inside, &view, log);
             found.extend(prefixed(inside, &name));
         }
@@ -355,22 +330,23 @@ fn check_columns(
     table: &Table,
     (opened, formats): (&OpenTable, &[TableFormat]),
     view: &View,
-    wanted: Option<&TableSchema>,
+    wanted: &[TableSchema],
 ) {
     check_format(found, table, opened);
-    let Some(wanted) = wanted else {
+    let Some(first) = wanted.first() else {
         found.info("columns not compared: there is no schema to compare with");
         return;
     };
     let as_set = |key: &[String]| key.iter().cloned().collect::<BTreeSet<_>>();
-    if pipeline.mode == Mode::Upsert && as_set(&view.key) != as_set(&wanted.key) {
+    if pipeline.mode == Mode::Upsert && as_set(&view.key) != as_set(&first.key) {
         found.bad(Error::Config(format!(
             "its identifier fields are [{}], but the pipeline's key is [{}]: make them equal",
             view.key.join(", "),
-            wanted.key.join(", ")
+            first.key.join(", ")
         )));
     }
-    let differences = evolve(&opened.lake().schema(), wanted, formats, 0).changes;
+    let own = opened.lake().schema();
+    let differences: Vec<_> = wanted.iter().flat_map(|wanted| evolve(&own, wanted, formats, 0).changes).collect();
     if differences.is_empty() {
         found.good("its columns hold what the newest schema has");
     }

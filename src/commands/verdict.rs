@@ -7,8 +7,8 @@ use futures::future::join_all;
 use serde::Serialize;
 
 use super::{Output, aligned, catalog_is_new, in_time, load, print};
-use crate::avro::{EventShape, table_schema};
-use crate::core::schema::{Difference, TableFormat, TableSchema, evolve, verdict};
+use crate::avro::{self, ValueSchema};
+use crate::core::schema::{Difference, TableSchema, evolve, verdict};
 use crate::query::Format;
 use crate::service::{self, Catalogs, event_shape, read_log};
 use crate::settings::{Mode, Pipeline, Settings, Table, Topics};
@@ -89,17 +89,18 @@ pub async fn schema_verdict(args: VerdictArgs, out: Output<'_>) -> Result<()> {
     let pipeline = settings.pipeline(&args.pipeline)?;
     let registry = service::registry(&settings);
     let topic = topic(&settings, pipeline).await?;
-    let (text, source, said) = candidate(registry.as_ref().ok(), &topic, args.schema.as_deref()).await?;
+    let (text, source, said) = candidate(registry.as_ref().ok(), (pipeline, &topic), args.schema.as_deref()).await?;
     let key = match registry {
         Ok(registry) => key_schema(&registry, &topic, pipeline).await?,
         Err(_) => None,
     };
-    let shape = event_shape(pipeline).with_key_schema(key.is_some());
-    let (catalogs, formats) = (Catalogs::default(), service::formats(&settings, pipeline));
-    let asked = Asked { settings: &settings, catalogs: &catalogs, pipeline, formats: &formats };
-    let tables = join_all(pipeline.tables.iter().zip(&formats).map(|(table, format)| {
-        let wanted = table_schema(&text, key.as_deref(), &shape, table.format_version);
-        asked.table(table, *format, wanted, &shape)
+    let catalogs = Catalogs::default();
+    let asked = Asked { settings: &settings, catalogs: &catalogs, pipeline };
+    let tables = join_all(takers(pipeline, &text)?.into_iter().map(|table| {
+        let shape = event_shape(pipeline, table).with_key_schema(key.is_some());
+        let wanted =
+            ValueSchema::parse(&text).and_then(|v| v.table_schema(key.as_deref(), &shape, table.format_version));
+        asked.table(table, wanted, shape.mode)
     }));
     let tables = tables.await.into_iter().collect::<Result<Vec<_>>>()?;
     let report = Report {
@@ -136,10 +137,37 @@ async fn topic(settings: &Settings, pipeline: &Pipeline) -> Result<String> {
     }
 }
 
+/// The tables that take a record type of this schema; all of them where it cannot be read, which each of them reports.
+fn takers<'p>(pipeline: &'p Pipeline, schema: &str) -> Result<Vec<&'p Table>> {
+    let Ok(schema) = ValueSchema::parse(schema) else { return Ok(pipeline.tables.iter().collect()) };
+    let takes = |table: &&Table| schema.has_any_of(&event_shape(pipeline, table).types);
+    let tables: Vec<_> = pipeline.tables.iter().filter(takes).collect();
+    if tables.is_empty() {
+        let types: Vec<_> = service::record_types(pipeline).into_iter().map(String::as_str).collect();
+        return Err(Error::Config(format!(
+            "no table of pipeline {} takes record type {schema}; the settings name {}",
+            pipeline.name,
+            types.join(", ")
+        )));
+    }
+    Ok(tables)
+}
+
 /// The schema that is asked about, where it comes from, and what the registry says of it.
-async fn candidate(registry: Option<&Registry>, topic: &str, file: Option<&Path>) -> Result<(String, String, Said)> {
-    let subject = format!("{topic}-value");
+async fn candidate(
+    registry: Option<&Registry>,
+    (pipeline, topic): (&Pipeline, &str),
+    file: Option<&Path>,
+) -> Result<(String, String, Said)> {
     let Some(file) = file else {
+        let subjects = service::value_subjects(pipeline, topic);
+        let [subject] = subjects.as_slice() else {
+            return Err(Error::Config(format!(
+                "pipeline {} has a subject for each record type: name a file with the schema of one",
+                pipeline.name
+            )));
+        };
+        let subject = subject.clone();
         let registry = registry.ok_or_else(|| {
             Error::Config("the registry is embedded and not running here: name a file with the schema".into())
         })?;
@@ -150,6 +178,8 @@ async fn candidate(registry: Option<&Registry>, topic: &str, file: Option<&Path>
         return Ok((newest.schema.text.to_string(), source, said));
     };
     let text = read(file)?;
+    let record_type = ValueSchema::parse(&text).ok().and_then(|schema| schema.names().next().cloned());
+    let subject = service::value_subject(pipeline, topic, record_type.as_deref().unwrap_or_default());
     let said = match registry {
         None => Said::unknown(subject, "the registry is embedded and not running here".into()),
         Some(registry) => opinion(registry, subject, &text).await,
@@ -197,17 +227,12 @@ struct Asked<'a> {
     settings: &'a Settings,
     catalogs: &'a Catalogs,
     pipeline: &'a Pipeline,
-    formats: &'a [TableFormat],
 }
 
 impl Asked<'_> {
-    async fn table(
-        &self,
-        table: &Table,
-        configured: TableFormat,
-        wanted: Result<TableSchema>,
-        shape: &EventShape,
-    ) -> Result<TableReport> {
+    async fn table(&self, table: &Table, wanted: Result<TableSchema>, mode: avro::Mode) -> Result<TableReport> {
+        let configured = service::format(self.settings, table);
+        let formats = service::lane_formats(self.settings, self.pipeline, table);
         let name = table.table_ref().to_string();
         let opened = async {
             if catalog_is_new(self.settings, &table.catalog) {
@@ -228,14 +253,14 @@ impl Asked<'_> {
             }
             (Ok(wanted), Some(opened)) => {
                 let own = opened.lake().schema();
-                if shape.mode == crate::avro::Mode::Upsert && !same_key(&own.key, &wanted.key) {
+                if mode == avro::Mode::Upsert && !same_key(&own.key, &wanted.key) {
                     let (has, asks) = (own.key.join(", "), wanted.key.join(", "));
                     report.changes.push(Change::impossible(format!(
                         "the table's identifier fields are [{has}], and the key of pipeline {} would be [{asks}]",
                         self.pipeline.name
                     )));
                 }
-                report.changes.extend(evolve(&own, &wanted, self.formats, 0).changes.iter().map(Change::of));
+                report.changes.extend(evolve(&own, &wanted, &formats, 0).changes.iter().map(Change::of));
                 report.compatible = !report.changes.iter().any(|c| c.action == "not_possible");
             }
         }

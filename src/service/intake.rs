@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 
+use super::lanes::{Lanes, Put};
 use crate::Result;
-use crate::avro::{Decoder, Half, Pushed};
+use crate::avro::{Half, Pushed, ValueSchema};
 use crate::core::budget::Budget;
 use crate::core::change::{Chunk, Run};
 use crate::core::letter::{Letter, Place};
 use crate::core::offsets::{Epoch, PartitionId};
 use crate::error::Error;
-use crate::settings::{OnBadRecord, OnIncompatibleSchema};
+use crate::settings::{OnBadRecord, OnIncompatibleSchema, OnUnknownType};
 use crate::source::{DeadLetters, Flow, Handler, Message, Taken, TopicPartition};
 
 /// A chunk is passed on when it holds this many events…
@@ -30,12 +31,14 @@ const BAD_LOGGED_PER_SECOND: u32 = 10;
 
 /// The reason of records whose schema does not fit the tables.
 const INCOMPATIBLE: &str = "incompatible_schema";
+/// The reason of records of a type that no table takes.
+const UNKNOWN_TYPE: &str = "unknown_type";
 
 /// What the intake tells its pipeline.
 #[derive(Debug)]
 pub(super) enum FromIntake {
-    /// Decoded events, or positions alone.
-    Chunk(Arc<Chunk<RecordBatch>>),
+    /// Decoded events, or positions alone; one for each lane.
+    Chunks(Vec<Arc<Chunk<RecordBatch>>>),
     /// A record names this schema, and the decoder does not have it.
     NeedsSchema { id: u32, of: Half },
     /// A record was rejected and the pipeline is to stop there.
@@ -45,8 +48,10 @@ pub(super) enum FromIntake {
 /// What became of a schema that was asked for.
 #[derive(Debug)]
 pub(super) enum SchemaAnswer {
-    /// Its text.
-    Found(String),
+    /// That of values.
+    Value(Arc<ValueSchema>),
+    /// That of record keys.
+    Key(Arc<str>),
     /// The registry does not have it: records that name it are bad.
     Unknown(String),
     /// The tables cannot hold its rows.
@@ -58,6 +63,7 @@ pub(super) struct Rules {
     pub(super) pipeline: String,
     pub(super) on_bad_record: OnBadRecord,
     pub(super) on_incompatible_schema: OnIncompatibleSchema,
+    pub(super) on_unknown_type: OnUnknownType,
     pub(super) budget: Budget,
     /// Where there is a topic for them.
     pub(super) dead_letters: Option<Arc<DeadLetters>>,
@@ -81,7 +87,7 @@ pub(super) struct Rejected {
 
 /// Decodes on the poll thread. It never blocks: what it cannot take now it refuses, and is shown again.
 pub(super) struct Intake {
-    decoder: Decoder,
+    lanes: Lanes,
     topics: TopicIds,
     /// Partition identity by the source's slot number.
     slots: Vec<Option<PartitionId>>,
@@ -107,7 +113,7 @@ pub(super) struct Intake {
 
 impl Intake {
     pub(super) fn new(
-        decoder: Decoder,
+        lanes: Lanes,
         topics: TopicIds,
         out: mpsc::Sender<FromIntake>,
         answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
@@ -115,7 +121,7 @@ impl Intake {
         rejected: Arc<std::sync::Mutex<Rejected>>,
     ) -> Self {
         Intake {
-            decoder,
+            lanes,
             topics,
             slots: Vec::new(),
             runs: Vec::new(),
@@ -147,21 +153,27 @@ impl Intake {
         self.slots[slot].as_ref()
     }
 
-    /// Moves the run of a partition to `next`, with one event more or none.
+    /// Moves the run of a partition to `next`, for every lane.
     #[inline]
-    fn advance(&mut self, slot: usize, partition: &TopicPartition, epoch: Epoch, next: i64, events: u32) {
+    fn advance(&mut self, slot: usize, partition: &TopicPartition, epoch: Epoch, next: i64) {
         if let Some(last) = self.runs.last_mut()
             && last.epoch == epoch
             && self.run_slot == slot
         {
             last.next = last.next.max(next);
-            last.events += events;
             return;
         }
         let Some(id) = self.identify(slot, partition).cloned() else { return };
         self.since.get_or_insert_with(Instant::now);
-        self.runs.push(Run { partition: id, epoch, events, next });
+        self.runs.push(Run { partition: id, epoch, events: 0, next });
+        self.lanes.open_run();
         self.run_slot = slot;
+    }
+
+    /// Passes over a record.
+    fn pass(&mut self, message: &Message<'_>) -> Flow {
+        self.advance(message.slot, message.partition, message.epoch, message.offset + 1);
+        Flow::Taken
     }
 
     /// Whether there is room for another event: passes on what is ready, and cuts a chunk that is full.
@@ -170,7 +182,8 @@ impl Intake {
         if (self.ready.is_some() && !self.pass_on()) || self.stopped {
             return false;
         }
-        if self.decoder.events() >= CHUNK_EVENTS || self.decoder.bytes_about() >= CHUNK_BYTES {
+        let (events, bytes) = self.lanes.size();
+        if events >= CHUNK_EVENTS || bytes >= CHUNK_BYTES {
             self.cut();
             return self.pass_on();
         }
@@ -194,32 +207,24 @@ impl Intake {
         }
     }
 
-    /// Makes a chunk of everything decoded so far.
+    /// Makes a chunk for each lane of everything decoded so far.
     fn cut(&mut self) {
         self.since = None;
         let runs = std::mem::take(&mut self.runs);
         if runs.is_empty() {
             return;
         }
-        let decoded = match self.decoder.finish() {
-            Ok(decoded) => decoded,
+        let (events, _) = self.lanes.size();
+        match self.lanes.cut(&runs) {
+            Ok(chunks) => {
+                self.good += events as u64;
+                self.ready = Some(FromIntake::Chunks(chunks));
+            }
             Err(error) => {
                 self.stopped = true;
                 self.ready = Some(FromIntake::Fatal(error));
-                return;
             }
-        };
-        self.good += decoded.offsets.len() as u64;
-        self.ready = Some(FromIntake::Chunk(Arc::new(Chunk {
-            runs,
-            offsets: decoded.offsets,
-            keys: decoded.keys,
-            ops: decoded.ops,
-            orders: decoded.orders,
-            row_of: decoded.row_of,
-            rows: decoded.batch,
-            bytes: decoded.bytes,
-        })));
+        }
     }
 
     /// Takes over schemas that have arrived.
@@ -229,8 +234,8 @@ impl Intake {
                 self.asked = None;
             }
             let added = match answer {
-                SchemaAnswer::Found(text) if of == Half::Value => self.decoder.add_value_schema(id, &text),
-                SchemaAnswer::Found(text) => self.decoder.add_key_schema(id, &text),
+                SchemaAnswer::Value(schema) => self.lanes.add_values(id, &schema),
+                SchemaAnswer::Key(text) => self.lanes.add_key_schema(id, &text),
                 SchemaAnswer::Unknown(reason) => {
                     self.unknown.insert((id, of), (Instant::now(), reason));
                     continue;
@@ -271,7 +276,7 @@ impl Intake {
     }
 
     fn reject(&mut self, message: &Message<'_>, fault: &Fault<'_>) -> Flow {
-        let place = format!("{} at offset {}", message.partition, message.offset);
+        let place = place(message);
         let bad = fault.text;
         let letter = match self.rules.on_bad_record {
             // Whatever becomes of other bad records: the setting for schemas says where these go.
@@ -286,25 +291,57 @@ impl Intake {
                 return Flow::Full;
             }
         };
-        if letter {
-            match self.send_letter(message, fault) {
-                Ok(Taken::Yes) => {}
-                Ok(Taken::Full) => return Flow::Full,
-                Err(error) => {
-                    self.stop(error.within(place));
-                    return Flow::Full;
-                }
-            }
+        if letter && self.keep(message, fault) == Flow::Full {
+            return Flow::Full;
         }
         self.count_rejected(message, fault);
-        self.advance(message.slot, message.partition, message.epoch, message.offset + 1, 0);
-        if self.rules.budget.reject(self.good + self.decoder.events() as u64) {
+        self.pass(message);
+        if self.rules.budget.reject(self.good + self.lanes.size().0 as u64) {
             self.stop(Error::Decision(format!(
                 "{place}: more records were rejected than `max_bad_ratio` allows, the last because: {bad}; look at them \
                  (`firn dead-letters show`, or the log), fix what is wrong, then start again"
             )));
         }
         Flow::Taken
+    }
+
+    /// What becomes of a record whose type no table takes. It is no bad record: it does not count towards `max_bad_ratio`.
+    fn unknown_type(&mut self, message: &Message<'_>, name: &str) -> Flow {
+        let text = format!("{UNKNOWN_TYPE}: no table takes record type {name}");
+        let fault = Fault { code: UNKNOWN_TYPE, half: Half::Value, text: &text };
+        match self.rules.on_unknown_type {
+            OnUnknownType::Stop => {
+                self.stop(Error::Decision(format!(
+                    "{}: no table takes record type {name}: name it in `record_type` of a table or in `record_types`, or set \
+                     `on_unknown_type: skip` or `dead_letter` to go on without such records",
+                    place(message)
+                )));
+                Flow::Full
+            }
+            OnUnknownType::Skip => {
+                self.count(UNKNOWN_TYPE);
+                self.pass(message)
+            }
+            OnUnknownType::DeadLetter => match self.keep(message, &fault) {
+                Flow::Taken => {
+                    self.count_rejected(message, &fault);
+                    self.pass(message)
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// Tries to send the record to the dead letters; a failure stops the pipeline.
+    fn keep(&mut self, message: &Message<'_>, fault: &Fault<'_>) -> Flow {
+        match self.send_letter(message, fault) {
+            Ok(Taken::Yes) => Flow::Taken,
+            Ok(Taken::Full) => Flow::Full,
+            Err(error) => {
+                self.stop(error.within(place(message)));
+                Flow::Full
+            }
+        }
     }
 
     /// Sends the record to the dead letters. V passes it once the broker has it: no commit is made before.
@@ -327,11 +364,15 @@ impl Intake {
         })
     }
 
+    fn count(&self, reason: &'static str) {
+        if let Ok(mut rejected) = self.rejected.lock() {
+            *rejected.by_reason.entry(reason).or_default() += 1;
+        }
+    }
+
     /// Counts a rejected record, and logs it, but not thousands of them.
     fn count_rejected(&mut self, message: &Message<'_>, fault: &Fault<'_>) {
-        if let Ok(mut rejected) = self.rejected.lock() {
-            *rejected.by_reason.entry(fault.code).or_default() += 1;
-        }
+        self.count(fault.code);
         if self.logged.0.elapsed() >= Duration::from_secs(1) {
             self.logged = (Instant::now(), 0);
         }
@@ -364,6 +405,10 @@ impl Intake {
     }
 }
 
+fn place(message: &Message<'_>) -> String {
+    format!("{} at offset {}", message.partition, message.offset)
+}
+
 impl Handler for Intake {
     fn on_message(&mut self, message: &Message<'_>) -> Flow {
         if !self.has_room() || self.identify(message.slot, message.partition).is_none() {
@@ -377,15 +422,17 @@ impl Handler for Intake {
             key: message.key,
             value: message.value,
         };
-        match self.decoder.push(&event) {
+        let pushed = match self.lanes.push(&event) {
+            Put::Pushed(pushed) => pushed,
+            Put::Unknown(name) => return self.unknown_type(message, &name),
+        };
+        match pushed {
             Pushed::Row | Pushed::Delete => {
-                self.advance(message.slot, message.partition, message.epoch, message.offset + 1, 1);
+                self.advance(message.slot, message.partition, message.epoch, message.offset + 1);
+                self.lanes.count();
                 Flow::Taken
             }
-            Pushed::Passed => {
-                self.advance(message.slot, message.partition, message.epoch, message.offset + 1, 0);
-                Flow::Taken
-            }
+            Pushed::Passed => self.pass(message),
             Pushed::NeedsSchema { id, of } => self.ask(message, id, of),
             Pushed::Full => {
                 self.cut();
@@ -402,7 +449,7 @@ impl Handler for Intake {
         if !self.has_room() || self.identify(slot, partition).is_none() {
             return Flow::Full;
         }
-        self.advance(slot, partition, epoch, next, 0);
+        self.advance(slot, partition, epoch, next);
         Flow::Taken
     }
 

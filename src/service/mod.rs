@@ -3,7 +3,9 @@
 mod clock;
 mod epoch;
 mod intake;
+mod lanes;
 mod log;
+mod opening;
 mod pipeline;
 mod replay;
 mod retry;
@@ -13,11 +15,10 @@ mod starts;
 mod table_task;
 mod tables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -28,22 +29,19 @@ pub use self::epoch::{open_epoch, set_vector};
 pub use self::log::{cluster_within, read_log};
 pub use self::pipeline::Progress;
 pub use self::replay::{Replay, dead_letters, replay};
-pub use self::tables::{Catalogs, event_shape, formats, open_catalog, open_engine, open_lake};
+pub use self::schemas::{Latest, latest, record_types, value_subject, value_subjects};
+pub use self::tables::{Catalogs, event_shape, format, lane_formats, open_catalog, open_engine, open_lake};
 
 use self::intake::{Intake, Rejected, Rules};
-use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, TableRun, by_identity, topic_ids};
+use self::opening::{open_lanes, prepare};
+use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, by_identity, topic_ids};
 use self::retry::{backoff, until_reachable};
-use self::schemas::{Needs, SchemaDesk, first_topic, latest};
+use self::schemas::{SchemaDesk, first_topic};
 use self::starts::Starts;
 use self::table_task::TableTask;
-use crate::avro::{Decoder, EventShape, table_schema};
+use crate::avro::ValueSchema;
 use crate::core::budget::Budget;
-use crate::core::fold::Semantics;
-use crate::core::key_index::{KeyEncoder, KeyWidth};
-use crate::core::mutant::Mutants;
-use crate::core::schema::{TableSchema, learn_names};
-use crate::core::writer::{Writer, WriterConfig};
-use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, SchemaRegistry, Settings, Topics};
+use crate::settings::{Brokers, Pipeline, RegistryUrl, SchemaRegistry, Settings, Topics};
 use crate::source::{Access, Cluster, DeadLetters, Login, Registry, Source, SourceConfig, TopicSelection};
 use crate::table::LakeTable;
 use crate::{Error, Result};
@@ -212,7 +210,7 @@ async fn start(
     catalogs: &Catalogs,
     pipeline: &Pipeline,
     options: &RunOptions,
-    seen: &[Arc<str>],
+    seen: &[Arc<ValueSchema>],
 ) -> Result<PipelineRun> {
     let topics = selection(pipeline)?;
     let cluster = cluster_within(settings, BROKER_TIMEOUT.min(options.patience.unreachable))?;
@@ -220,10 +218,9 @@ async fn start(
     let registry = registry(settings)?;
     let topic = first_topic(&topology)?;
     let patience = options.patience;
-    let ask = || latest(&registry, &topic, patience.subject);
+    let ask = || latest(&registry, pipeline, &topic, patience.subject);
     let newest = until_reachable("schema registry", Some(patience.unreachable), ask).await?;
-    let shape = event_shape(pipeline).with_key_schema(newest.key.is_some());
-    let (tables, wanted) = open_tables(settings, catalogs, pipeline, &shape, &newest, (seen, patience)).await?;
+    let open = open_lanes(settings, catalogs, pipeline, &newest, (seen, patience)).await?;
     let until = match options.until_caught_up {
         true => {
             let partitions: Vec<_> = topology.partitions().map(|(partition, _)| partition).collect();
@@ -236,41 +233,28 @@ async fn start(
     let starts = Arc::new(Starts { cluster, topics, start: pipeline.start, first });
 
     let (answer, answers) = mpsc::channel(16);
-    let schema = known_names(&tables[0].schema(), &wanted);
-    let plan = saved_index::plan(settings, pipeline, &tables, &schema)?;
-    let mut runs = Vec::new();
-    for (number, (table, restored)) in tables.iter().zip(plan.restored).enumerate() {
+    let task = |number, table: &Arc<dyn LakeTable>| {
         let mut task = TableTask::new(number, table.clone(), &pipeline.name, starts.clone(), answer.clone());
-        task.keys = plan.encoder.clone();
-        task.order_by = pipeline.order_by.clone();
         task.dead_letters = dead_letters.clone();
-        task.saved = plan.places.get(number).cloned();
-        let writer = Writer::new(writer_config(settings, pipeline, table.name(), &schema, plan.encoder.as_deref()));
-        runs.push(TableRun { task, writer: saved_index::restore(writer, restored) });
-    }
+        task
+    };
+    let (tables, lanes, needs) = prepare(settings, pipeline, open, newest.key.as_ref(), task)?;
 
     let (chunks, intake) = mpsc::channel(CHUNKS);
     let (schema_answers, schema_questions) = std::sync::mpsc::sync_channel(4);
     let (grown, growth) = mpsc::channel(4);
-    let decoder = decoder(&schema, &shape, plan.encoder.clone())?;
     let topic_ids = Arc::new(std::sync::Mutex::new(topic_ids(&topology)));
     let rejected = Arc::new(std::sync::Mutex::new(Rejected::default()));
     let rules = Rules {
         pipeline: pipeline.name.clone(),
         on_bad_record: pipeline.on_bad_record,
         on_incompatible_schema: pipeline.on_incompatible_schema,
+        on_unknown_type: pipeline.on_unknown_type,
         budget: Budget::new(pipeline.max_bad_ratio),
         dead_letters,
     };
-    let handler = Intake::new(decoder, topic_ids.clone(), chunks, schema_questions, rules, rejected.clone());
+    let handler = Intake::new(lanes, topic_ids.clone(), chunks, schema_questions, rules, rejected.clone());
     let source = Source::start(&source_config(settings, pipeline, &topology)?, Box::new(handler))?;
-    let needs = Needs {
-        shape,
-        key_schema: newest.key,
-        table: schema,
-        formats: formats(settings, pipeline).into(),
-        format_version: pipeline.tables.iter().map(|t| t.format_version).min().unwrap_or(2),
-    };
     let desk = SchemaDesk { registry, needs, answers: schema_answers, grown };
     let progress = options.progress.get(&pipeline.name).cloned().unwrap_or_default();
     Ok(PipelineRun {
@@ -279,7 +263,7 @@ async fn start(
         intake,
         answers,
         growth,
-        tables: runs,
+        tables,
         starts,
         desk,
         topology,
@@ -314,87 +298,6 @@ async fn letter_box(settings: &Settings, pipeline: &Pipeline, cluster: &Cluster)
     }
     let letters = DeadLetters::connect(brokers, &kafka_properties(settings), topic).await?;
     Ok(Some(Arc::new(letters)))
-}
-
-/// Opens all tables of a pipeline, grown to the newest schema and to those seen in the stream.
-async fn open_tables(
-    settings: &Settings,
-    catalogs: &Catalogs,
-    pipeline: &Pipeline,
-    shape: &EventShape,
-    newest: &schemas::Latest,
-    (seen, patience): (&[Arc<str>], Patience),
-) -> Result<(Vec<Arc<dyn LakeTable>>, Vec<TableSchema>)> {
-    let mut opened: Vec<Arc<dyn LakeTable>> = Vec::new();
-    let mut asked = Vec::new();
-    let formats = formats(settings, pipeline);
-    for table in &pipeline.tables {
-        let name = table.catalog.as_str();
-        let catalog = until_reachable(name, Some(patience.unreachable), || catalogs.get(settings, name)).await?;
-        let mut last = None;
-        for value in std::iter::once(&newest.value).chain(seen) {
-            let wanted = table_schema(value, newest.key.as_deref(), shape, table.format_version)?;
-            let opening = tables::Opening { pipeline, formats: &formats, table };
-            let open = || tables::open_table(&catalog, &opening, &wanted);
-            last = Some(until_reachable(name, Some(patience.unreachable), open).await?);
-            asked.push(wanted);
-        }
-        opened.extend(last);
-    }
-    let columns = |table: &Arc<dyn LakeTable>| -> BTreeSet<String> {
-        table.schema().fields.iter().map(|f| f.name.clone()).collect()
-    };
-    if let Some(other) = opened.iter().find(|t| columns(t) != columns(&opened[0])) {
-        return Err(Error::Config(format!(
-            "pipeline {}: tables {} and {} have different columns; the tables of one pipeline take the same rows",
-            pipeline.name,
-            opened[0].name(),
-            other.name()
-        )));
-    }
-    Ok((opened, asked))
-}
-
-/// The table's columns with the other names under which the events of these schemas have them.
-fn known_names(table: &TableSchema, wanted: &[TableSchema]) -> Arc<TableSchema> {
-    let mut known = table.clone();
-    wanted.iter().for_each(|wanted| learn_names(&mut known, wanted));
-    Arc::new(known)
-}
-
-fn decoder(schema: &TableSchema, shape: &EventShape, encoder: Option<Arc<KeyEncoder>>) -> Result<Decoder> {
-    let encode = move |columns: &[arrow::array::ArrayRef]| match &encoder {
-        Some(encoder) => encoder.encode(columns),
-        None => Ok(Vec::new()),
-    };
-    Decoder::new(schema, shape, Box::new(encode))
-}
-
-fn writer_config(
-    settings: &Settings,
-    pipeline: &Pipeline,
-    table: &str,
-    schema: &TableSchema,
-    encoder: Option<&KeyEncoder>,
-) -> WriterConfig {
-    // Half of the budget is for the batch in flight and the one being filled.
-    let bytes = pipeline.commit.max_bytes.min(settings.memory / 4);
-    WriterConfig {
-        table: table.to_owned(),
-        pipeline: pipeline.name.clone(),
-        writer: format!("{:016x}", rand::rng().random::<u64>()),
-        semantics: match (pipeline.mode, &pipeline.order_by) {
-            (Mode::Append, _) => Semantics::Append,
-            (Mode::Upsert, None) => Semantics::LastWins,
-            (Mode::Upsert, Some(_)) => Semantics::Ordered,
-        },
-        key_width: encoder.map_or(KeyWidth::Exact, KeyEncoder::width),
-        key: schema.key.clone(),
-        interval_ms: i64::try_from(pipeline.commit.interval.as_millis()).unwrap_or(i64::MAX),
-        max_rows: usize::try_from(pipeline.commit.max_rows).unwrap_or(usize::MAX),
-        max_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
-        mutants: Mutants::default(),
-    }
 }
 
 fn source_config(settings: &Settings, pipeline: &Pipeline, topology: &crate::source::Topology) -> Result<SourceConfig> {

@@ -13,6 +13,8 @@ use super::intake::{FromIntake, Rejected, TopicIds};
 use super::schemas::SchemaDesk;
 use super::starts::{Starts, for_core};
 use super::table_task::{TableEvent, TableTask};
+use crate::avro::ValueSchema;
+use crate::core::change::Chunk;
 use crate::core::offsets::{Epoch, PartitionId, Vector};
 use crate::core::writer::{Action, Event, Landed, Writer};
 use crate::error::Error;
@@ -34,6 +36,8 @@ const TOPICS_LOOK: Duration = Duration::from_secs(30);
 pub(super) struct TableRun {
     pub(super) task: TableTask,
     pub(super) writer: Writer<RecordBatch>,
+    /// Whose chunks it takes; tables are in the order of their lanes.
+    pub(super) lane: usize,
 }
 
 /// Everything that a running pipeline consists of.
@@ -43,7 +47,7 @@ pub(super) struct PipelineRun {
     pub(super) intake: mpsc::Receiver<FromIntake>,
     pub(super) answers: mpsc::Receiver<(usize, Result<TableEvent>)>,
     /// Schemas with columns that the tables lack.
-    pub(super) growth: mpsc::Receiver<Result<Arc<str>>>,
+    pub(super) growth: mpsc::Receiver<Result<Arc<ValueSchema>>>,
     pub(super) tables: Vec<TableRun>,
     pub(super) starts: Arc<Starts>,
     pub(super) desk: SchemaDesk,
@@ -92,29 +96,26 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Takes in a commit to the first table. One that only moves positions, or stores a start, is not counted: nobody
-    /// who asks how many commits there were means these.
+    /// Takes in a commit to the first table of a lane. One that only moves positions, or stores a start, is not counted:
+    /// nobody who asks how many commits there were means these.
     fn count(&self, landed: &Landed) {
         use std::sync::atomic::Ordering::Relaxed;
         self.events.fetch_add(landed.events as u64, Relaxed);
         self.commits.fetch_add(u64::from(landed.appended > 0 || landed.superseded > 0), Relaxed);
         self.appended.fetch_add(landed.appended as u64, Relaxed);
         self.superseded.fetch_add(landed.superseded, Relaxed);
-        if let Ok(mut newest) = self.vector.lock() {
-            *newest = Some(landed.vector.clone());
-        }
     }
 }
 
 /// How a run of a pipeline ended, without an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Ended {
     /// It was asked to stop, and everything it had is committed or will be read again.
     Stopped,
     /// V reached the ends seen at start.
     CaughtUp,
     /// A schema came up that the tables do not have yet: evolve them and start again from V.
-    SchemaChanged(Arc<str>),
+    SchemaChanged(Arc<ValueSchema>),
 }
 
 impl PipelineRun {
@@ -150,7 +151,7 @@ impl PipelineRun {
                     self.tell_all(|| Event::Flush).await?;
                 }
                 from_intake = self.intake.recv(), if room => match from_intake {
-                    Some(FromIntake::Chunk(chunk)) => self.tell_all(|| Event::Chunk(chunk.clone())).await?,
+                    Some(FromIntake::Chunks(chunks)) => self.tell_lanes(&chunks).await?,
                     Some(FromIntake::NeedsSchema { id, of }) => self.desk.fetch(id, of),
                     Some(FromIntake::Fatal(error)) => {
                         self.drain().await?;
@@ -353,6 +354,15 @@ impl PipelineRun {
         Ok(())
     }
 
+    /// Hands each table the chunk of its lane.
+    async fn tell_lanes(&mut self, chunks: &[Arc<Chunk<RecordBatch>>]) -> Result<()> {
+        for number in 0..self.tables.len() {
+            let chunk = chunks[self.tables[number].lane].clone();
+            self.tell(number, Event::Chunk(chunk)).await?;
+        }
+        Ok(())
+    }
+
     async fn tell(&mut self, number: usize, event: TableEvent) -> Result<()> {
         let name = event.name();
         let actions = self.tables[number].writer.step(event, clock::now_ms());
@@ -390,8 +400,13 @@ impl PipelineRun {
             keys = table.writer.keys(),
             "commit written"
         );
-        if number == 0 {
+        if number == 0 || self.tables[number - 1].lane != table.lane {
             self.progress.count(&landed);
+        }
+        if number == 0 {
+            if let Ok(mut newest) = self.progress.vector.lock() {
+                *newest = Some(landed.vector.clone());
+            }
             let next = |id: &PartitionId| landed.vector.next(id);
             let hint = self.topology.partitions().filter_map(|(p, id)| Some((p, next(&id)?))).collect();
             self.source.send(Command::CommitHint(hint)).await?;

@@ -7,13 +7,16 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::sync::mpsc;
 
-use super::{Catalogs, cluster_within, decoder, event_shape, kafka_properties, known_names, read_log, registry};
-use crate::avro::{Decoder, Event, Half, Pushed, table_schema};
+use super::lanes::{Lanes, Put};
+use super::opening::{self, decoder, known_names};
+use super::{Catalogs, cluster_within, event_shape, kafka_properties, read_log, registry};
+use crate::avro::{Event, Half, Pushed, ValueSchema};
 use crate::core::change::{Key, Op};
 use crate::core::key_index::KeyEncoder;
 use crate::core::letter::{Letter, Letters, Place};
 use crate::core::reposition::Log;
 use crate::core::resubmit::{Late, Resubmission};
+use crate::core::schema::TableSchema;
 use crate::settings::{Brokers, Mode, Pipeline, Settings};
 use crate::source::{
     Cluster, Found, Registry, RegistryError, Resubmitter, Spans, TopicPartition, TopicSelection, read,
@@ -116,10 +119,11 @@ pub async fn replay(settings: &Settings, pipeline: &Pipeline, reasons: &[String]
 }
 
 fn late(pipeline: &Pipeline) -> Late {
-    match (pipeline.mode, &pipeline.order_by) {
+    let ordered = pipeline.tables.iter().all(|table| pipeline.order_of(table).is_some());
+    match (pipeline.mode, ordered) {
         (Mode::Append, _) => Late::Row,
-        (Mode::Upsert, Some(_)) => Late::Ordered,
-        (Mode::Upsert, None) => Late::Overwrites,
+        (Mode::Upsert, true) => Late::Ordered,
+        (Mode::Upsert, false) => Late::Overwrites,
     }
 }
 
@@ -185,7 +189,10 @@ async fn candidate(
     };
     let event = (letter.topic.as_str(), letter.place.partition, letter.place.offset, letter.timestamp_ms);
     Ok(match reader.read(event, letter.key.as_deref(), letter.value.as_deref()).await? {
-        Read::Event(key, _) => Ok((key, partition.first, partition.stable)),
+        Read::Event(keys, _) if keys.len() > 1 => {
+            Err("it deletes rows of several record types, of which some may have been written since".into())
+        }
+        Read::Event(keys, _) => Ok((keys.first().copied(), partition.first, partition.stable)),
         Read::Nothing => Err("it is a tombstone, which means nothing in append mode".into()),
         Read::Bad(why) => Err(format!("it would be rejected again: {why}")),
     })
@@ -203,12 +210,10 @@ async fn note_later(
     while let Some(Found { partition, offset, timestamp_ms, record }) = records.next().await? {
         let Some(topic) = log.topics.get(&*partition.topic) else { continue };
         let event = (&*partition.topic, partition.partition, offset, timestamp_ms);
-        if let Read::Event(Some(key), deletes) =
-            reader.read(event, record.key.as_deref(), record.value.as_deref()).await?
-        {
-            let place = Place { topic_id: topic.id.to_string(), partition: partition.partition, offset };
-            resubmission.note(&place, key, deletes);
-        }
+        let read = reader.read(event, record.key.as_deref(), record.value.as_deref()).await?;
+        let Read::Event(keys, deletes) = read else { continue };
+        let place = Place { topic_id: topic.id.to_string(), partition: partition.partition, offset };
+        keys.into_iter().for_each(|key| resubmission.note(&place, key, deletes));
     }
     Ok(())
 }
@@ -225,8 +230,8 @@ async fn submit(settings: &Settings, pipeline: &Pipeline, letters: Vec<Letter>) 
 
 /// What a record would be to the table.
 enum Read {
-    /// A row, or a deletion, of a key; none in append mode.
-    Event(Option<Key>, bool),
+    /// A row, or a deletion, of a key; none in append mode. A tombstone may be of a key in several tables.
+    Event(Vec<Key>, bool),
     /// Nothing.
     Nothing,
     /// A bad record.
@@ -235,7 +240,9 @@ enum Read {
 
 /// Reads keys as the pipeline does.
 struct KeyReader {
-    decoder: Decoder,
+    lanes: Lanes,
+    /// How many there are.
+    count: usize,
     registry: Registry,
     topics: BTreeMap<String, Arc<str>>,
     refused: BTreeSet<(u32, bool)>,
@@ -245,26 +252,24 @@ impl KeyReader {
     async fn open(settings: &Settings, pipeline: &Pipeline, log: &Log) -> Result<KeyReader> {
         let registry = registry(settings)?;
         let topic = log.topics.keys().next().cloned().unwrap_or_default();
-        let newest = super::schemas::latest(&registry, &topic, Duration::ZERO).await?;
-        let shape = event_shape(pipeline).with_key_schema(newest.key.is_some());
-        let Some(table) = pipeline.tables.first() else {
-            return Err(Error::Internal("a pipeline without tables".into()));
-        };
-        let catalog = Catalogs::default().get(settings, &table.catalog).await?;
-        let opened = catalog.load_table(&table.namespace, &table.name).await?;
-        let opened = opened.ok_or_else(|| Error::Config(format!("there is no table {} yet", table.table_ref())))?;
-        let wanted = table_schema(&newest.value, newest.key.as_deref(), &shape, table.format_version).ok();
-        let schema = known_names(&opened.lake().schema(), wanted.as_slice());
-        let types: Vec<_> = schema.key.iter().filter_map(|name| schema.column(name)).map(|f| f.kind.clone()).collect();
-        let encoder = match pipeline.mode {
-            Mode::Append => None,
-            Mode::Upsert => {
-                let secret = [rand::rng().random(), rand::rng().random()];
-                Some(Arc::new(KeyEncoder::new(secret, &types).map_err(Error::Decision)?))
-            }
-        };
+        let newest = super::latest(&registry, pipeline, &topic, Duration::ZERO).await?;
+        let catalogs = Catalogs::default();
+        let mut decoders = Vec::new();
+        for lane in opening::lanes(pipeline) {
+            let table = lane[0];
+            let shape = event_shape(pipeline, table).with_key_schema(newest.key.is_some());
+            let catalog = catalogs.get(settings, &table.catalog).await?;
+            let opened = catalog.load_table(&table.namespace, &table.name).await?;
+            let opened = opened.ok_or_else(|| Error::Config(format!("there is no table {} yet", table.table_ref())))?;
+            let values = newest.values.iter().filter(|value| value.has_any_of(&shape.types));
+            let wanted =
+                values.filter_map(|v| v.table_schema(newest.key.as_deref(), &shape, table.format_version).ok());
+            let schema = known_names(&opened.lake().schema(), &wanted.collect::<Vec<_>>());
+            decoders.push((decoder(&schema, &shape, encoder(pipeline, &schema)?)?, shape.types.clone()));
+        }
         let topics = log.topics.keys().map(|name| (name.clone(), Arc::from(name.as_str()))).collect();
-        Ok(KeyReader { decoder: decoder(&schema, &shape, encoder)?, registry, topics, refused: BTreeSet::new() })
+        let count = decoders.len();
+        Ok(KeyReader { lanes: Lanes::new(decoders), count, registry, topics, refused: BTreeSet::new() })
     }
 
     async fn read(
@@ -276,15 +281,15 @@ impl KeyReader {
         let topic = self.topics.get(topic).cloned().unwrap_or_else(|| Arc::from(topic));
         let event = Event { topic: &topic, partition, offset, timestamp_ms, key, value };
         loop {
-            match self.decoder.push(&event) {
-                Pushed::Row | Pushed::Delete => {
-                    let decoded = self.decoder.finish()?;
-                    let deletes = decoded.ops.first().is_some_and(|op| *op != Op::Upsert);
-                    return Ok(Read::Event(decoded.keys.first().copied(), deletes));
-                }
+            let pushed = match self.lanes.push(&event) {
+                Put::Pushed(pushed) => pushed,
+                Put::Unknown(name) => return Ok(Read::Bad(format!("unknown_type: no table takes record type {name}"))),
+            };
+            match pushed {
+                Pushed::Row | Pushed::Delete => return self.event(),
                 Pushed::Passed => return Ok(Read::Nothing),
                 Pushed::Bad(bad) => return Ok(Read::Bad(bad.to_string())),
-                Pushed::Full => drop(self.decoder.finish()?),
+                Pushed::Full => drop(self.lanes.cut(&[])?),
                 Pushed::NeedsSchema { id, of } => {
                     if let Some(why) = self.learn(id, of).await? {
                         return Ok(Read::Bad(why));
@@ -292,6 +297,16 @@ impl KeyReader {
                 }
             }
         }
+    }
+
+    /// The event that was just appended. Keys of different lanes are different ones.
+    fn event(&mut self) -> Result<Read> {
+        let chunks = self.lanes.cut(&[])?;
+        let apart = |(lane, key): (usize, &Key)| Key(key.0.wrapping_mul(self.count as u128).wrapping_add(lane as u128));
+        let keys =
+            chunks.iter().enumerate().filter_map(|(lane, chunk)| Some(apart((lane, chunk.keys.first()?)))).collect();
+        let deletes = chunks.iter().any(|chunk| chunk.ops.first().is_some_and(|op| *op != Op::Upsert));
+        Ok(Read::Event(keys, deletes))
     }
 
     /// Fetches a schema; why its records are bad, where they are.
@@ -305,8 +320,8 @@ impl KeyReader {
             Err(error) => return Err(error.into()),
         };
         let added = match of {
-            Half::Value => self.decoder.add_value_schema(id, &text),
-            Half::Key => self.decoder.add_key_schema(id, &text),
+            Half::Value => ValueSchema::parse(&text).and_then(|schema| self.lanes.add_values(id, &schema)),
+            Half::Key => self.lanes.add_key_schema(id, &text),
         };
         match added {
             Ok(()) => Ok(None),
@@ -317,4 +332,14 @@ impl KeyReader {
             Err(error) => Err(error),
         }
     }
+}
+
+/// How the keys of tables with these columns are told apart; None in append mode.
+fn encoder(pipeline: &Pipeline, schema: &TableSchema) -> Result<Option<Arc<KeyEncoder>>> {
+    if pipeline.mode == Mode::Append {
+        return Ok(None);
+    }
+    let types: Vec<_> = schema.key.iter().filter_map(|name| schema.column(name)).map(|f| f.kind.clone()).collect();
+    let secret = [rand::rng().random(), rand::rng().random()];
+    KeyEncoder::new(secret, &types).map(|encoder| Some(Arc::new(encoder))).map_err(Error::Decision)
 }

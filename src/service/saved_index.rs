@@ -43,12 +43,12 @@ pub(super) struct IndexPlan {
     pub(super) restored: Vec<Option<RestoredIndex>>,
 }
 
-/// Decides on the key encoding of a pipeline: that of the saved indexes where they fit, else a new secret.
+/// Decides on the key encoding of tables that take the same rows: that of the saved indexes where they fit, else a new secret.
 pub(super) fn plan(
     settings: &Settings,
     pipeline: &Pipeline,
     tables: &[Arc<dyn LakeTable>],
-    schema: &TableSchema,
+    (schema, order_by): (&TableSchema, Option<&String>),
 ) -> Result<IndexPlan> {
     if pipeline.mode == Mode::Append {
         return Ok(IndexPlan { encoder: None, places: Vec::new(), restored: tables.iter().map(|_| None).collect() });
@@ -56,7 +56,7 @@ pub(super) fn plan(
     let wrong = |text: String| Error::Config(format!("pipeline {}: {text}", pipeline.name));
     let keys: Vec<&Field> = schema.key.iter().filter_map(|name| schema.column(name)).collect();
     let types: Vec<_> = keys.iter().map(|field| field.kind.clone()).collect();
-    let order = pipeline.order_by.as_deref().map(|name| {
+    let order = order_by.map(|name| {
         let field = schema.column(name).ok_or_else(|| wrong(format!("order_by: there is no column {name}")))?;
         match order::is_orderable(&field.kind) {
             true => Ok(field),

@@ -6,28 +6,91 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::intake::SchemaAnswer;
-use crate::avro::{EventShape, Half, table_schema};
+use crate::avro::{EventShape, Half, ValueSchema};
 use crate::core::schema::{TableFormat, TableSchema, evolve};
+use crate::settings::{Pipeline, SubjectStrategy};
 use crate::source::{Registry, RegistryError, Topology};
 use crate::{Error, Result};
 
 /// The newest schemas of a topic.
 #[derive(Debug, Clone)]
-pub(super) struct Latest {
-    /// Text of the value's schema.
-    pub(super) value: Arc<str>,
+pub struct Latest {
+    /// Those of the values, one for each subject.
+    pub values: Vec<Arc<ValueSchema>>,
     /// Text of the key's schema, where the registry has one.
-    pub(super) key: Option<Arc<str>>,
+    pub key: Option<Arc<str>>,
 }
 
-/// Asks for the newest schemas of a topic: subjects `<topic>-value` and `<topic>-key`. The first may take `patience` to
-/// appear.
-pub(super) async fn latest(registry: &Registry, topic: &str, patience: Duration) -> Result<Latest> {
-    let subject = format!("{topic}-value");
+/// The record types that the tables of a pipeline take by name, in the order of the settings.
+#[must_use]
+pub fn record_types(pipeline: &Pipeline) -> Vec<&String> {
+    let mut names: Vec<&String> = pipeline.record_types.iter().collect();
+    for name in pipeline.tables.iter().filter_map(|table| table.record_type.as_ref()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The subjects that have the value schemas of a topic.
+#[must_use]
+pub fn value_subjects(pipeline: &Pipeline, topic: &str) -> Vec<String> {
+    match pipeline.subject_strategy {
+        SubjectStrategy::Topic => vec![value_subject(pipeline, topic, "")],
+        _ => record_types(pipeline).into_iter().map(|name| value_subject(pipeline, topic, name)).collect(),
+    }
+}
+
+/// The subject that has the value schema of a record type.
+#[must_use]
+pub fn value_subject(pipeline: &Pipeline, topic: &str, record_type: &str) -> String {
+    match pipeline.subject_strategy {
+        SubjectStrategy::Topic => format!("{topic}-value"),
+        SubjectStrategy::Record => record_type.to_owned(),
+        SubjectStrategy::TopicRecord => format!("{topic}-{record_type}"),
+    }
+}
+
+/// Asks for the newest schemas of a topic: those of its values, and subject `<topic>-key`. The former may take `patience`
+/// to appear.
+///
+/// # Errors
+/// [`Error::Config`] where the registry does not have a subject, or no schema has a record type that a table takes.
+pub async fn latest(registry: &Registry, pipeline: &Pipeline, topic: &str, patience: Duration) -> Result<Latest> {
     let since = std::time::Instant::now();
-    let value = loop {
-        match registry.latest(&subject).await {
-            Ok(version) => break version.schema.text,
+    let mut values = Vec::new();
+    for subject in value_subjects(pipeline, topic) {
+        let left = patience.saturating_sub(since.elapsed());
+        let text = newest_value(registry, topic, &subject, left).await?;
+        let schema = ValueSchema::parse(&text).map_err(|e| e.within(format_args!("subject {subject}")))?;
+        values.push(Arc::new(schema));
+    }
+    let has = |name: &String| values.iter().any(|schema| schema.names().any(|known| **known == **name));
+    if let Some(missing) = record_types(pipeline).into_iter().find(|name| !has(name)) {
+        let subjects = value_subjects(pipeline, topic).join(", ");
+        let known: Vec<_> = values.iter().map(|schema| schema.to_string()).collect();
+        return Err(Error::Config(format!(
+            "record type {missing} is not in the newest schema of {subjects}, which is {}: register it there (with \
+             `subject_strategy: topic` as a union of all types), or set another `subject_strategy`",
+            known.join("; ")
+        )));
+    }
+    let key = match registry.latest(&format!("{topic}-key")).await {
+        Ok(version) => Some(version.schema.text),
+        // A registry that has a string or other non-record key schema, or none, leaves it to `record_key`.
+        Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Latest { values, key })
+}
+
+/// The newest schema of a subject, which may take `patience` to appear.
+async fn newest_value(registry: &Registry, topic: &str, subject: &str, patience: Duration) -> Result<Arc<str>> {
+    let since = std::time::Instant::now();
+    loop {
+        match registry.latest(subject).await {
+            Ok(version) => return Ok(version.schema.text),
             Err(RegistryError::NotFound(_)) if since.elapsed() < patience => {
                 tracing::warn!(
                     subject,
@@ -42,23 +105,17 @@ pub(super) async fn latest(registry: &Registry, topic: &str, patience: Duration)
             }
             Err(error) => return Err(error.into()),
         }
-    };
-    let key = match registry.latest(&format!("{topic}-key")).await {
-        Ok(version) => Some(version.schema.text),
-        // A registry that has a string or other non-record key schema, or none, leaves it to `record_key`.
-        Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Latest { value, key })
+    }
 }
 
 /// Answers the intake's questions about schemas.
 pub(super) struct SchemaDesk {
     pub(super) registry: Registry,
-    pub(super) needs: Needs,
+    /// Of each lane.
+    pub(super) needs: Vec<Needs>,
     pub(super) answers: std::sync::mpsc::SyncSender<(u32, Half, SchemaAnswer)>,
     /// Tells the pipeline that the tables have to grow first.
-    pub(super) grown: mpsc::Sender<Result<Arc<str>>>,
+    pub(super) grown: mpsc::Sender<Result<Arc<ValueSchema>>>,
 }
 
 /// What a value's schema is held against.
@@ -83,8 +140,11 @@ enum Need {
 }
 
 impl Needs {
-    fn of(&self, value: &str) -> Need {
-        let wanted = match table_schema(value, self.key_schema.as_deref(), &self.shape, self.format_version) {
+    fn of(&self, value: &ValueSchema) -> Need {
+        if !value.has_any_of(&self.shape.types) {
+            return Need::Nothing;
+        }
+        let wanted = match value.table_schema(self.key_schema.as_deref(), &self.shape, self.format_version) {
             Ok(wanted) => wanted,
             Err(error) => return Need::Impossible(error.to_string()),
         };
@@ -94,6 +154,19 @@ impl Needs {
             None if evolution.changes.is_empty() => Need::Nothing,
             None => Need::Change,
         }
+    }
+
+    /// What it asks of the tables of all lanes.
+    fn of_all(lanes: &[Needs], value: &ValueSchema) -> Need {
+        let mut all = Need::Nothing;
+        for lane in lanes {
+            match lane.of(value) {
+                Need::Nothing => {}
+                Need::Change => all = Need::Change,
+                impossible => return impossible,
+            }
+        }
+        all
     }
 }
 
@@ -105,15 +178,18 @@ impl SchemaDesk {
         tokio::spawn(async move {
             let stalled = |error: &RegistryError| tracing::warn!(id, %error, "waiting for a schema");
             let answer = match registry.schema_waiting(id as i32, stalled).await {
-                Ok(schema) if of == Half::Key => SchemaAnswer::Found(schema.text.to_string()),
-                Ok(schema) => match needs.of(&schema.text) {
-                    Need::Change => {
-                        // A pipeline that has ended needs no columns.
-                        let _ = grown.send(Ok(schema.text)).await;
-                        return;
-                    }
-                    Need::Nothing => SchemaAnswer::Found(schema.text.to_string()),
-                    Need::Impossible(why) => SchemaAnswer::Incompatible(why),
+                Ok(schema) if of == Half::Key => SchemaAnswer::Key(schema.text),
+                Ok(schema) => match ValueSchema::parse(&schema.text).map(Arc::new) {
+                    Err(error) => SchemaAnswer::Incompatible(error.to_string()),
+                    Ok(schema) => match Needs::of_all(&needs, &schema) {
+                        Need::Change => {
+                            // A pipeline that has ended needs no columns.
+                            let _ = grown.send(Ok(schema)).await;
+                            return;
+                        }
+                        Need::Nothing => SchemaAnswer::Value(schema),
+                        Need::Impossible(why) => SchemaAnswer::Incompatible(why),
+                    },
                 },
                 Err(RegistryError::NotFound(what)) => {
                     SchemaAnswer::Unknown(format!("the schema registry has no {what}"))

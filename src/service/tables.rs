@@ -18,27 +18,32 @@ use crate::{Error, Result};
 /// How often a change of a table's metadata is tried against other writers.
 const TRIES: usize = 20;
 
-/// What the events of a pipeline mean for its tables.
+/// What the events of a pipeline mean for one of its tables.
 #[must_use]
-pub fn event_shape(pipeline: &Pipeline) -> EventShape {
+pub fn event_shape(pipeline: &Pipeline, table: &settings::Table) -> EventShape {
     EventShape {
         mode: match pipeline.mode {
             Mode::Upsert => avro::Mode::Upsert,
             Mode::Append => avro::Mode::Append,
         },
-        key: pipeline.key.clone(),
+        key: pipeline.key_of(table).cloned(),
         record_key: pipeline.record_key.map(|key| match key {
             settings::RecordKey::Avro => avro::RecordKey::Avro,
             settings::RecordKey::String => avro::RecordKey::String,
             settings::RecordKey::Int64 => avro::RecordKey::Int64,
             settings::RecordKey::Int32 => avro::RecordKey::Int32,
         }),
-        order_by: pipeline.order_by.clone(),
+        order_by: pipeline.order_of(table).cloned(),
         delete: match &pipeline.delete {
             Delete::Tombstone => DeleteBy::Tombstone,
             Delete::Field { field, values } => DeleteBy::Field { field: field.clone(), values: values.clone() },
         },
         lineage: pipeline.lineage.clone(),
+        types: match (&table.record_type, pipeline.record_types.as_slice()) {
+            (Some(one), _) => avro::Types::One(one.clone()),
+            (None, []) => avro::Types::Any,
+            (None, several) => avro::Types::Structs(several.to_vec()),
+        },
     }
 }
 
@@ -118,16 +123,22 @@ impl Catalogs {
     }
 }
 
-/// What the tables of a pipeline are kept in. They take the same rows, so each can only change as all of them can.
+/// What the tables of a pipeline are kept in that take the same rows as this one: each can only change as all of them can.
 #[must_use]
-pub fn formats(settings: &Settings, pipeline: &Pipeline) -> Vec<TableFormat> {
-    let kind = |name: &String| settings.catalogs.get(name).map(|catalog| &catalog.kind);
-    let format = |table: &settings::Table| match (kind(&table.catalog), table.format_version) {
+pub fn lane_formats(settings: &Settings, pipeline: &Pipeline, table: &settings::Table) -> Vec<TableFormat> {
+    let same = pipeline.tables.iter().filter(|other| other.record_type == table.record_type);
+    same.map(|table| format(settings, table)).collect()
+}
+
+/// What a table is kept in, as the settings say.
+#[must_use]
+pub fn format(settings: &Settings, table: &settings::Table) -> TableFormat {
+    let kind = settings.catalogs.get(&table.catalog).map(|catalog| &catalog.kind);
+    match (kind, table.format_version) {
         (Some(CatalogKind::Delta), _) => TableFormat::Delta,
         (_, 3..) => TableFormat::IcebergV3,
         _ => TableFormat::IcebergV2,
-    };
-    pipeline.tables.iter().map(format).collect()
+    }
 }
 
 /// What a table is opened for.

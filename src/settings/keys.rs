@@ -26,6 +26,9 @@ pub(super) const PIPELINE: Keys = Keys {
     accepted: &[
         "topics",
         "group",
+        "subject_strategy",
+        "record_types",
+        "on_unknown_type",
         "key",
         "record_key",
         "key_partitioned",
@@ -48,8 +51,10 @@ pub(super) const DELETE: Keys = Keys { accepted: &["field", "values"], not_built
 
 pub(super) const DEAD_LETTER: Keys = Keys { accepted: &["topic"], not_built: &[] };
 
-pub(super) const TABLE: Keys =
-    Keys { accepted: &["catalog", "name", "format_version", "partition_by", "sort_by"], not_built: &[] };
+pub(super) const TABLE: Keys = Keys {
+    accepted: &["catalog", "name", "record_type", "key", "order_by", "format_version", "partition_by", "sort_by"],
+    not_built: &[],
+};
 
 pub(super) const COMMIT: Keys = Keys { accepted: &["interval", "max_rows", "max_bytes"], not_built: &[] };
 

@@ -9,11 +9,14 @@ mod keys;
 mod names;
 mod pipeline;
 mod read;
+mod record_types;
 mod redact;
 mod substitute;
 #[cfg(test)]
 mod tests;
 mod yaml;
+
+pub use self::record_types::{OnUnknownType, SubjectStrategy};
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -155,6 +158,12 @@ pub struct Pipeline {
     pub topics: Topics,
     /// The consumer group; no other pipeline has the same one.
     pub group: String,
+    /// Where the registry keeps the schemas of its values.
+    pub subject_strategy: SubjectStrategy,
+    /// The record types of which each table has a struct column; empty: the tables say which one they take.
+    pub record_types: Vec<String>,
+    /// What happens to a record of another type than the tables take, where they take some of the topic's.
+    pub on_unknown_type: OnUnknownType,
     /// The key columns, fields of the value. None: the fields of the Kafka record key.
     pub key: Option<Vec<String>>,
     /// How record keys are encoded. None: detected per subject.
@@ -243,6 +252,12 @@ pub struct Table {
     pub partition_by: Vec<PartitionField>,
     /// How rows are sorted within a file; empty: not at all.
     pub sort_by: Vec<SortField>,
+    /// The only record type that it takes. None: whatever the topic has.
+    pub record_type: Option<String>,
+    /// Its key columns, where they are not those of the pipeline.
+    pub key: Option<Vec<String>>,
+    /// Its order column, where that is not the pipeline's.
+    pub order_by: Option<String>,
 }
 
 /// One field of a partition specification.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::fault::{Faults, suggestion};
 use super::names;
 use super::read::{Item, Section};
+use super::record_types;
 use super::{
-    Catalog, CatalogKind, Commit, Delete, Mode, OnBadRecord, OnIncompatibleSchema, Pipeline, RecordKey, Start, Table,
-    TableRef, Topics, keys,
+    Catalog, CatalogKind, Commit, Delete, Mode, OnBadRecord, OnIncompatibleSchema, OnUnknownType, Pipeline, RecordKey,
+    Start, Table, TableRef, Topics, keys,
 };
 
 const LINEAGE: &str = "_kafka";
@@ -51,6 +52,9 @@ pub(super) fn pipeline(name: &str, item: Item<'_>, context: &mut Context<'_>, fa
         name: name.to_owned(),
         topics: topics(&section, faults),
         group: group(name, &section, context, faults),
+        subject_strategy: record_types::subject_strategy(&section, faults),
+        record_types: record_types::record_types(&section, faults),
+        on_unknown_type: record_types::on_unknown_type(&section, faults),
         key: key(&section, faults),
         record_key: record_key(&section, faults),
         mode,
@@ -66,6 +70,7 @@ pub(super) fn pipeline(name: &str, item: Item<'_>, context: &mut Context<'_>, fa
         max_bad_ratio: max_bad_ratio(&section, faults),
     };
     check_columns(&section, &pipeline, faults);
+    record_types::check(&section, &pipeline, &mut context.notes, faults);
     check_dead_letters(&section, &pipeline, context, faults);
     if mode == Mode::Append {
         for key in ["key", "record_key", "order_by", "delete"] {
@@ -77,7 +82,7 @@ pub(super) fn pipeline(name: &str, item: Item<'_>, context: &mut Context<'_>, fa
     pipeline
 }
 
-fn choice<T: Copy>(
+pub(super) fn choice<T: Copy>(
     section: &Section<'_>,
     key: &str,
     valid: &[(&'static str, T)],
@@ -139,6 +144,7 @@ fn check_dead_letters(section: &Section<'_>, pipeline: &Pipeline, context: &mut 
     let wanted = [
         ("on_bad_record", pipeline.on_bad_record == OnBadRecord::DeadLetter),
         ("on_incompatible_schema", pipeline.on_incompatible_schema == OnIncompatibleSchema::DeadLetter),
+        ("on_unknown_type", pipeline.on_unknown_type == OnUnknownType::DeadLetter),
     ];
     let asking = wanted.iter().find(|(_, asks)| *asks);
     match (&pipeline.dead_letter, asking) {
@@ -218,7 +224,7 @@ fn column(item: &Item<'_>, faults: &mut Faults) -> Option<String> {
 }
 
 /// The value, or its fault reported with the text in front.
-fn told<T>(item: &Item<'_>, read: Result<T, String>, faults: &mut Faults) -> Option<T> {
+pub(super) fn told<T>(item: &Item<'_>, read: Result<T, String>, faults: &mut Faults) -> Option<T> {
     match read {
         Ok(value) => Some(value),
         Err(reason) => {
@@ -358,7 +364,10 @@ fn table(item: Item<'_>, context: &mut Context<'_>, faults: &mut Faults) -> Opti
         }
     }
     let (namespace, name) = name?;
-    let table = Table { catalog: catalog?, namespace, name, format_version, partition_by, sort_by };
+    let record_type = section.get("record_type").and_then(|item| record_types::record_type(&item, faults));
+    let (key, order_by) = (key(&section, faults), section.get("order_by").and_then(|item| column(&item, faults)));
+    let catalog = catalog?;
+    let table = Table { catalog, namespace, name, format_version, partition_by, sort_by, record_type, key, order_by };
     if let Some(item) = named {
         claim(&table, &section.path, &item, context, faults);
     }
@@ -419,7 +428,8 @@ fn check_columns(section: &Section<'_>, pipeline: &Pipeline, faults: &mut Faults
     let Some(lineage) = &pipeline.lineage else { return };
     let partition = pipeline.tables.iter().flat_map(|t| &t.partition_by).map(|field| &field.column);
     let sort = pipeline.tables.iter().flat_map(|t| &t.sort_by).map(|field| &field.column);
-    let used = pipeline.key.iter().flatten().chain(&pipeline.order_by).chain(partition).chain(sort);
+    let keys = pipeline.tables.iter().flat_map(|t| t.key.iter().flatten().chain(&t.order_by));
+    let used = pipeline.key.iter().flatten().chain(&pipeline.order_by).chain(keys).chain(partition).chain(sort);
     if used.into_iter().any(|column| column == lineage) {
         let message = format!("'{lineage}' is the lineage column and cannot be a key, order, partition or sort column");
         faults.add(section.line, &section.path, message);

@@ -7,8 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::read::show_size;
 use super::{
-    Brokers, Catalog, CatalogKind, Delete, Mode, OnBadRecord, OnIncompatibleSchema, PartitionField, Pipeline,
-    RecordKey, RegistryUrl, Role, Settings, SortField, SqlUri, Start, Table, Topics, Transform,
+    Brokers, Catalog, CatalogKind, Delete, Mode, OnBadRecord, OnIncompatibleSchema, OnUnknownType, PartitionField,
+    Pipeline, RecordKey, RegistryUrl, Role, Settings, SortField, SqlUri, Start, SubjectStrategy, Table, Topics,
+    Transform,
 };
 
 const HIDDEN: &str = "***";
@@ -125,6 +126,7 @@ fn show_pipeline(f: &mut Formatter<'_>, pipeline: &Pipeline) -> fmt::Result {
         Topics::Pattern(pattern) => writeln!(f, "    topics: {}", quoted(pattern))?,
     }
     writeln!(f, "    group: {}", quoted(&pipeline.group))?;
+    show_record_types(f, pipeline)?;
     if let Some(key) = &pipeline.key {
         writeln!(f, "    key: {}", list(key))?;
     }
@@ -174,12 +176,42 @@ fn show_pipeline(f: &mut Formatter<'_>, pipeline: &Pipeline) -> fmt::Result {
     pipeline.max_bad_ratio.map_or(Ok(()), |share| writeln!(f, "    max_bad_ratio: {share}"))
 }
 
+fn show_record_types(f: &mut Formatter<'_>, pipeline: &Pipeline) -> fmt::Result {
+    let strategy = match pipeline.subject_strategy {
+        SubjectStrategy::Topic => "topic",
+        SubjectStrategy::Record => "record",
+        SubjectStrategy::TopicRecord => "topic_record",
+    };
+    let on_unknown_type = match pipeline.on_unknown_type {
+        OnUnknownType::Stop => "stop",
+        OnUnknownType::Skip => "skip",
+        OnUnknownType::DeadLetter => "dead_letter",
+    };
+    writeln!(f, "    subject_strategy: {strategy}")?;
+    if !pipeline.record_types.is_empty() {
+        writeln!(f, "    record_types: {}", list(&pipeline.record_types))?;
+    }
+    if pipeline.has_record_types() {
+        writeln!(f, "    on_unknown_type: {on_unknown_type}")?;
+    }
+    Ok(())
+}
+
 fn show_table(f: &mut Formatter<'_>, table: &Table) -> fmt::Result {
     let name = format!("{}.{}", table.namespace.join("."), table.name);
     let partition: Vec<String> = table.partition_by.iter().map(PartitionField::to_string).collect();
     let sort: Vec<String> = table.sort_by.iter().map(SortField::to_string).collect();
     let (catalog, version) = (&table.catalog, table.format_version);
     writeln!(f, "      - catalog: {catalog}\n        name: {}\n        format_version: {version}", quoted(&name))?;
+    if let Some(record_type) = &table.record_type {
+        writeln!(f, "        record_type: {}", quoted(record_type))?;
+    }
+    if let Some(key) = &table.key {
+        writeln!(f, "        key: {}", list(key))?;
+    }
+    if let Some(order_by) = &table.order_by {
+        writeln!(f, "        order_by: {}", quoted(order_by))?;
+    }
     writeln!(f, "        partition_by: {}\n        sort_by: {}", list(&partition), list(&sort))
 }
 

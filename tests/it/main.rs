@@ -16,6 +16,7 @@ mod evolve;
 mod formats;
 mod iceberg;
 mod query;
+mod record_types;
 mod run;
 mod takeover;
 mod types;

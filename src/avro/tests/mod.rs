@@ -27,6 +27,7 @@ pub fn upsert(key: &[&str]) -> EventShape {
         order_by: None,
         delete: DeleteBy::Tombstone,
         lineage: None,
+        types: Types::Any,
     }
 }
 

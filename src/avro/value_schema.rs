@@ -1,0 +1,138 @@
+//! The schema of a topic's values: the record types that it has, and how a body says of which one it is.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::bad::Reason;
+use super::cursor::Cursor;
+use super::shape::Types;
+use super::writer_schema::{self, Avro, AvroField};
+use crate::{Error, Result};
+
+/// A value schema, parsed.
+#[derive(Debug, Clone)]
+pub struct ValueSchema {
+    branches: Vec<Branch>,
+    form: Form,
+}
+
+/// One type that values of a schema may have.
+#[derive(Debug, Clone)]
+struct Branch {
+    /// Its full name; that of the type where it has none.
+    name: Arc<str>,
+    /// None for a type that is no record.
+    fields: Option<Vec<AvroField>>,
+}
+
+/// How a body says of which type it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// There is only one.
+    Single,
+    /// An Avro union: the number of the branch is in front.
+    Union,
+}
+
+impl Form {
+    /// The number of a body's type, and what is behind it.
+    #[inline]
+    pub fn split(self, body: &[u8], branches: usize) -> Result<(usize, &[u8]), Reason> {
+        if self == Form::Single {
+            return Ok((0, body));
+        }
+        let mut cursor = Cursor::new(body);
+        let branch = cursor.index(branches, Reason::UnionBranch)?;
+        Ok((branch, cursor.rest()))
+    }
+}
+
+impl ValueSchema {
+    /// Parses an Avro schema: a record, or a union in which each record is a type of its own.
+    ///
+    /// # Errors
+    /// [`Error::Decision`] for a text that is no Avro schema, or one beyond the limits on schemas.
+    pub fn parse(text: &str) -> Result<ValueSchema> {
+        let refuse = |e: String| Error::Decision(format!("value schema: {e}"));
+        let avro = writer_schema::parse(text).map_err(refuse)?;
+        let json: Value = serde_json::from_str(text).map_err(|e| refuse(e.to_string()))?;
+        let (form, branches) = match (&*avro, json.as_array()) {
+            (Avro::Union(kinds), Some(parts)) => {
+                (Form::Union, kinds.iter().zip(parts).map(|(kind, json)| Branch::new(kind, json)).collect())
+            }
+            (single, _) => (Form::Single, vec![Branch::new(single, &json)]),
+        };
+        Ok(ValueSchema { branches, form })
+    }
+
+    /// How a body says of which type it is.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The full names of the types, in the order of their numbers.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.branches.iter().map(|branch| &branch.name)
+    }
+
+    /// Whether it has a record type that such a table takes.
+    #[must_use]
+    pub fn has_any_of(&self, types: &Types) -> bool {
+        self.names().any(|name| types.take(name))
+    }
+
+    /// The types in the order of their numbers: full name, and the fields of one that is a record.
+    pub(super) fn branches(&self) -> impl Iterator<Item = (&str, Option<&[AvroField]>)> {
+        self.branches.iter().map(|branch| (&*branch.name, branch.fields.as_deref()))
+    }
+
+    /// The fields of the types that are records, by full name.
+    pub(super) fn records(&self) -> impl Iterator<Item = (&str, &[AvroField])> {
+        self.branches().filter_map(|(name, fields)| Some((name, fields?)))
+    }
+
+    /// The fields of the one record type.
+    ///
+    /// # Errors
+    /// The schema is no record, or a union.
+    pub(super) fn only(&self) -> Result<&[AvroField], String> {
+        match (self.form, self.branches.as_slice()) {
+            (Form::Single, [Branch { fields: Some(fields), .. }]) => Ok(fields),
+            (Form::Single, _) => Err(format!("a record is needed, this is {self}")),
+            (Form::Union, _) => Err(format!(
+                "a record is needed, this is {self}; several record types in one topic need `record_type` in each table, or \
+                 `record_types`"
+            )),
+        }
+    }
+}
+
+/// What it is, for messages.
+impl std::fmt::Display for ValueSchema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.names().map(|name| &**name).collect();
+        let union = if self.form == Form::Union { "union of " } else { "" };
+        write!(f, "{union}{}", names.join(", "))
+    }
+}
+
+impl Branch {
+    fn new(kind: &Avro, json: &Value) -> Branch {
+        match kind {
+            Avro::Record(fields) => Branch { name: Arc::from(full_name(json)), fields: Some(fields.clone()) },
+            other => Branch { name: Arc::from(other.to_string()), fields: None },
+        }
+    }
+}
+
+/// The full name of a record's definition.
+fn full_name(json: &Value) -> String {
+    let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default();
+    // `{"type": {"type": "record", …}}` is a record too.
+    match (text("name"), json.get("type")) {
+        ("", Some(inner @ Value::Object(_))) => full_name(inner),
+        (name, _) => writer_schema::full_name(name, text("namespace")),
+    }
+}
