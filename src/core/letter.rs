@@ -5,6 +5,7 @@
 //! than the topic takes becomes several: none is too large to be kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
 
 /// How long the text of what was wrong may be.
 const MESSAGE_CHARS_MAX: usize = 1_000;
@@ -34,6 +35,14 @@ const KEY_BYTES: &str = "firn.key.bytes";
 /// How many bytes of the payload are the value's; -1 for a tombstone.
 const VALUE_BYTES: &str = "firn.value.bytes";
 const REPLAYED: &str = "firn.replayed";
+/// Of a record that was submitted again: the pipeline that it is meant for. Others that read the topic have had it.
+pub const REPLAY_FOR: &CStr = c"firn.replay.pipeline";
+const REPLAY_FOR_TEXT: &str = match REPLAY_FOR.to_str() {
+    Ok(text) => text,
+    Err(_) => "",
+};
+/// Of a record that was submitted again: where it was when it was rejected.
+const REPLAY_OF: &str = "firn.replay.of";
 
 /// A header: its name, and its value where it has one.
 pub type Header = (String, Option<Vec<u8>>);
@@ -120,19 +129,38 @@ impl Letter {
         Ok(chunks.collect())
     }
 
+    /// The record as it is submitted again: for its pipeline alone, with its place in the order of its partition.
+    #[must_use]
+    pub fn again(&self) -> Record {
+        let mut headers = self.headers.clone();
+        // Those of an earlier time, when it was rejected once more.
+        headers.retain(|(name, _)| name != REPLAY_FOR_TEXT && name != REPLAY_OF);
+        headers.extend([note(REPLAY_FOR_TEXT, &self.pipeline), note(REPLAY_OF, &self.place)]);
+        Record { key: self.key.clone(), value: self.value.clone(), headers }
+    }
+
+    /// The record that says, in the dead letters, that this one was submitted again.
+    #[must_use]
+    pub fn replayed(&self) -> Record {
+        let mut headers = self.place_notes();
+        headers.push(note(REPLAYED, "true"));
+        // Not a tombstone: where the topic is compacted, it is to stay.
+        Record { key: Some(self.place.to_string().into_bytes()), value: Some(Vec::new()), headers }
+    }
+
     fn place_notes(&self) -> Vec<Header> {
         vec![
             note(TOPIC, &self.topic),
             note(PARTITION, self.place.partition),
             note(OFFSET, self.place.offset),
             note(TOPIC_ID, &self.place.topic_id),
+            note(PIPELINE, &self.pipeline),
         ]
     }
 
     fn notes(&self) -> Vec<Header> {
         let mut notes = self.place_notes();
         notes.extend([
-            note(PIPELINE, &self.pipeline),
             note(STAGE, if self.in_key { "KEY_CONVERTER" } else { "VALUE_CONVERTER" }),
             note(CLASS, format_args!("firn.{}", self.reason)),
             note(MESSAGE, self.message.chars().take(MESSAGE_CHARS_MAX).collect::<String>()),
@@ -150,17 +178,13 @@ impl Letter {
     }
 }
 
-/// The record that says that the letter of this place was submitted again.
+/// Where a record was when it was rejected, if it was submitted again since.
 #[must_use]
-pub fn replayed(place: &Place) -> Record {
-    let headers = vec![
-        note(PARTITION, place.partition),
-        note(OFFSET, place.offset),
-        note(TOPIC_ID, &place.topic_id),
-        note(REPLAYED, "true"),
-    ];
-    // Not a tombstone: where the topic is compacted, it is to stay.
-    Record { key: Some(place.to_string().into_bytes()), value: Some(Vec::new()), headers }
+pub fn replay_of(headers: &[Header]) -> Option<Place> {
+    let mut parts = find(headers, REPLAY_OF)?.rsplitn(3, '/');
+    let offset = parts.next()?.parse().ok()?;
+    let partition = parts.next()?.parse().ok()?;
+    Some(Place { topic_id: parts.next()?.to_owned(), partition, offset })
 }
 
 fn note(name: &str, value: impl std::fmt::Display) -> Header {
@@ -176,9 +200,10 @@ fn size_of_all(headers: &[Header]) -> usize {
     headers.iter().map(|(name, value)| ITEM_BYTES + name.len() + value.as_ref().map_or(0, Vec::len)).sum()
 }
 
-/// The letters of a dead-letter topic, as they come together from its records.
+/// The letters of one pipeline in a dead-letter topic, as they come together from its records.
 #[derive(Debug, Default)]
 pub struct Letters {
+    pipeline: String,
     /// Whole letters, each once however often it was sent.
     pub whole: BTreeMap<Place, Letter>,
     /// Those that were submitted again.
@@ -198,12 +223,21 @@ struct Parts {
 }
 
 impl Letters {
+    /// None yet of this pipeline. What is of others is passed over: they may have rejected the same records.
+    #[must_use]
+    pub fn of(pipeline: &str) -> Letters {
+        Letters { pipeline: pipeline.to_owned(), ..Letters::default() }
+    }
+
     /// Takes in one record of the topic.
     pub fn add(&mut self, record: Record) {
-        let Some(place) = place(&record.headers) else {
+        let (Some(place), Some(pipeline)) = (place(&record.headers), find(&record.headers, PIPELINE)) else {
             self.foreign += 1;
             return;
         };
+        if pipeline != self.pipeline {
+            return;
+        }
         if find(&record.headers, REPLAYED).is_some() {
             self.replayed.insert(place);
             return;

@@ -296,7 +296,7 @@ async fn letter_box(settings: &Settings, pipeline: &Pipeline, cluster: &Cluster)
         }
         Err(error) => return Err(error),
     }
-    let letters = DeadLetters::connect(brokers, &kafka_properties(settings), topic).await?;
+    let letters = DeadLetters::connect(brokers, &kafka_properties(settings), topic, settings.memory / 8).await?;
     Ok(Some(Arc::new(letters)))
 }
 

@@ -1,6 +1,6 @@
 //! Dead letters: looked at, and submitted again once what was wrong with them is mended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::{Catalogs, cluster_within, event_shape, kafka_properties, read_log, r
 use crate::avro::{Event, Half, Pushed, ValueSchema};
 use crate::core::change::{Key, Op};
 use crate::core::key_index::KeyEncoder;
-use crate::core::letter::{Letter, Letters, Place};
+use crate::core::letter::{Letter, Letters, Place, replay_of};
 use crate::core::reposition::Log;
 use crate::core::resubmit::{Late, Resubmission};
 use crate::core::schema::TableSchema;
 use crate::settings::{Brokers, Mode, Pipeline, Settings};
 use crate::source::{
-    Cluster, Found, Registry, RegistryError, Resubmitter, Spans, TopicPartition, TopicSelection, read,
+    Cluster, Found, Registry, RegistryError, Resubmitter, Spans, StartAt, TopicPartition, TopicSelection, read,
 };
 use crate::{Error, Result};
 
@@ -49,7 +49,7 @@ pub async fn dead_letters(settings: &Settings, pipeline: &Pipeline, content: boo
     let topic = topic(pipeline)?;
     let cluster = cluster_within(settings, PATIENCE)?;
     let spans = whole(&cluster, topic).await?;
-    let (mut letters, mut bytes) = (Letters::default(), 0u64);
+    let (mut letters, mut bytes) = (Letters::of(&pipeline.name), 0u64);
     let mut records = start_reading(settings, spans)?;
     while let Some(found) = records.next().await? {
         let mut record = found.record;
@@ -66,7 +66,6 @@ pub async fn dead_letters(settings: &Settings, pipeline: &Pipeline, content: boo
         }
         letters.add(record);
     }
-    letters.whole.retain(|_, letter| letter.pipeline == pipeline.name);
     Ok(letters)
 }
 
@@ -87,33 +86,40 @@ pub async fn replay(settings: &Settings, pipeline: &Pipeline, reasons: &[String]
     }
     let cluster = cluster_within(settings, PATIENCE)?;
     let log = read_log(&cluster, pipeline).await?;
-    let mut reader = KeyReader::open(settings, pipeline, &log).await?;
-    let mut resubmission = Resubmission::new(late(pipeline));
-    let mut spans = Spans::new();
-    for letter in letters.whole.values() {
-        match candidate(&mut reader, letter, &log).await? {
-            Ok((key, first, end)) => {
-                resubmission.add(&letter.place, key, first);
-                let partition = TopicPartition::new(letter.topic.as_str(), letter.place.partition);
-                let from = (letter.place.offset + 1).max(first);
-                let span = spans.entry(partition).or_insert((from, end));
-                span.0 = span.0.min(from);
+    let reader = KeyReader::open(settings, pipeline, &log).await?;
+    let resubmission = Resubmission::new(late(pipeline));
+    let mut desk = Desk { settings, cluster, log, reader, resubmission, read: Spans::new() };
+    let mut left = Vec::new();
+    for letter in letters.whole.into_values() {
+        match desk.add(&letter).await? {
+            None => left.push(letter),
+            Some(why) => outcome.refused.push((letter, why)),
+        }
+    }
+    if late(pipeline) != Late::Row && !left.is_empty() {
+        desk.look_back(&left).await?;
+    }
+    let mut left = VecDeque::from(desk.without_refused(left, &mut outcome));
+    if dry || left.is_empty() {
+        outcome.submitted.extend(left);
+        return Ok(outcome);
+    }
+    let resubmitter = resubmitter(settings, pipeline).await?;
+    let mut together = TOGETHER;
+    while !left.is_empty() {
+        let letters: Vec<Letter> = left.drain(..left.len().min(together)).collect();
+        let back = match desk.submit(&resubmitter, &letters).await? {
+            Sent::Submitted => {
+                outcome.submitted.extend(letters);
+                continue;
             }
-            Err(why) => outcome.refused.push((letter.clone(), why)),
-        }
-    }
-    if late(pipeline) != Late::Row {
-        note_later(settings, &mut reader, spans, &log, &mut resubmission).await?;
-    }
-    for (place, decided) in resubmission.decide() {
-        let Some(letter) = letters.whole.remove(place) else { continue };
-        match decided {
-            Ok(()) => outcome.submitted.push(letter),
-            Err(why) => outcome.refused.push((letter, why.to_owned())),
-        }
-    }
-    if !dry {
-        submit(settings, pipeline, outcome.submitted.clone()).await?;
+            Sent::Overtaken => desk.without_refused(letters, &mut outcome),
+            Sent::Interleaved => {
+                together = (together / 2).max(1);
+                letters
+            }
+        };
+        back.into_iter().rev().for_each(|letter| left.push_front(letter));
     }
     Ok(outcome)
 }
@@ -177,55 +183,174 @@ fn brokers(settings: &Settings) -> Result<String> {
     }
 }
 
-/// The letter's key and its partition's first and last stable offset, or why it cannot be submitted.
-async fn candidate(
-    reader: &mut KeyReader,
-    letter: &Letter,
-    log: &Log,
-) -> Result<std::result::Result<(Option<Key>, i64, i64), String>> {
-    let topic = log.topics.get(&letter.topic).filter(|topic| *topic.id == letter.place.topic_id);
-    let Some(partition) = topic.and_then(|topic| topic.partitions.get(&letter.place.partition)) else {
-        return Ok(Err(format!("its topic {} is not there any more, or was created again", letter.topic)));
-    };
-    let event = (letter.topic.as_str(), letter.place.partition, letter.place.offset, letter.timestamp_ms);
-    Ok(match reader.read(event, letter.key.as_deref(), letter.value.as_deref()).await? {
-        Read::Event(keys, _) if keys.len() > 1 => {
-            Err("it deletes rows of several record types, of which some may have been written since".into())
-        }
-        Read::Event(keys, _) => Ok((keys.first().copied(), partition.first, partition.stable)),
-        Read::Nothing => Err("it is a tombstone, which means nothing in append mode".into()),
-        Read::Bad(why) => Err(format!("it would be rejected again: {why}")),
-    })
-}
-
-/// Shows the resubmission what the log has behind the letters.
-async fn note_later(
-    settings: &Settings,
-    reader: &mut KeyReader,
-    spans: Spans,
-    log: &Log,
-    resubmission: &mut Resubmission,
-) -> Result<()> {
-    let mut records = start_reading(settings, spans)?;
-    while let Some(Found { partition, offset, timestamp_ms, record }) = records.next().await? {
-        let Some(topic) = log.topics.get(&*partition.topic) else { continue };
-        let event = (&*partition.topic, partition.partition, offset, timestamp_ms);
-        let read = reader.read(event, record.key.as_deref(), record.value.as_deref()).await?;
-        let Read::Event(keys, deletes) = read else { continue };
-        let place = Place { topic_id: topic.id.to_string(), partition: partition.partition, offset };
-        keys.into_iter().for_each(|key| resubmission.note(&place, key, deletes));
-    }
-    Ok(())
-}
-
-async fn submit(settings: &Settings, pipeline: &Pipeline, letters: Vec<Letter>) -> Result<()> {
+async fn resubmitter(settings: &Settings, pipeline: &Pipeline) -> Result<Arc<Resubmitter>> {
     let (brokers, properties, topic) = (brokers(settings)?, kafka_properties(settings), topic(pipeline)?.clone());
     let name = format!("firn-replay-{}", pipeline.group);
-    let submitted = tokio::task::spawn_blocking(move || {
-        let resubmitter = Resubmitter::open(&brokers, &properties, &name, &topic)?;
-        letters.chunks(TOGETHER).try_for_each(|together| resubmitter.submit(together))
-    });
-    submitted.await.map_err(|e| Error::Internal(format!("submitting ended: {e}")))?
+    let opened = blocking(move || Resubmitter::open(&brokers, &properties, &name, &topic)).await?;
+    Ok(Arc::new(opened))
+}
+
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(act).await.map_err(|e| Error::Internal(format!("submitting ended: {e}")))?
+}
+
+/// Letters beside the log that they came from.
+struct Desk<'a> {
+    settings: &'a Settings,
+    cluster: Cluster,
+    log: Log,
+    reader: KeyReader,
+    resubmission: Resubmission,
+    /// From where to where the log was looked at.
+    read: Spans,
+}
+
+impl Desk<'_> {
+    /// Takes in a letter, or says why it cannot be submitted.
+    async fn add(&mut self, letter: &Letter) -> Result<Option<String>> {
+        let Letter { place, topic, timestamp_ms, key, value, .. } = letter;
+        let known = self.log.topics.get(topic).filter(|known| *known.id == place.topic_id);
+        if known.is_none_or(|known| !known.partitions.contains_key(&place.partition)) {
+            return Ok(Some(format!("its topic {topic} is not there any more, or was created again")));
+        }
+        let event = (topic.as_str(), place.partition, place.offset, *timestamp_ms);
+        Ok(match self.reader.read(event, key.as_deref(), value.as_deref()).await? {
+            Read::Event(keys, _) if keys.len() > 1 => {
+                Some("it deletes rows of several record types, of which some may have been written since".into())
+            }
+            Read::Event(keys, _) => {
+                self.resubmission.add(place, *timestamp_ms, keys.first().copied());
+                None
+            }
+            Read::Nothing => Some("it is a tombstone, which means nothing in append mode".into()),
+            Read::Bad(why) => Some(format!("it would be rejected again: {why}")),
+        })
+    }
+
+    /// Looks at what the log has behind the letters: in their own partitions by offset, in the others by time.
+    async fn look_back(&mut self, letters: &[Letter]) -> Result<()> {
+        let since = letters.iter().map(|letter| letter.timestamp_ms).min().unwrap_or(-1);
+        let at = if since < 0 { StartAt::Earliest } else { StartAt::Time(since) };
+        let names: Vec<String> = self.log.topics.keys().cloned().collect();
+        let topology = self.cluster.describe_once(&TopicSelection::Names(names)).await?;
+        let by_time = self.cluster.start_offsets(&topology, at).await?;
+        let mut spans = Spans::new();
+        for (partition, id) in topology.partitions() {
+            let Some(log) = self.log.topics.get(&*partition.topic).and_then(|t| t.partitions.get(&id.partition)) else {
+                continue;
+            };
+            let own = letters.iter().filter(|l| *l.topic == *partition.topic && l.place.partition == id.partition);
+            let own = own.map(|letter| letter.place.offset + 1).min().unwrap_or(log.stable);
+            let from = by_time.get(&id).map_or(log.first, |start| start.offset).min(own).max(log.first);
+            spans.insert(partition, (from, log.stable.max(from)));
+        }
+        let first_seen = self.look(spans.clone()).await?;
+        for (partition, (from, _)) in &spans {
+            let Some(topic) = self.log.topics.get(&*partition.topic) else { continue };
+            let first = topic.partitions.get(&partition.partition).map_or(0, |log| log.first);
+            let complete =
+                if *from > first { i64::MIN } else { first_seen.get(partition).copied().unwrap_or(i64::MAX) };
+            let place = Place { topic_id: topic.id.to_string(), partition: partition.partition, offset: first };
+            self.resubmission.begins(&place, complete);
+        }
+        self.read = spans;
+        Ok(())
+    }
+
+    /// Shows the resubmission these stretches of the log. Returns the timestamp of the first record of each.
+    async fn look(&mut self, spans: Spans) -> Result<BTreeMap<TopicPartition, i64>> {
+        let mut first = BTreeMap::new();
+        let mut records = start_reading(self.settings, spans)?;
+        while let Some(Found { partition, offset, timestamp_ms, record }) = records.next().await? {
+            let Some(topic) = self.log.topics.get(&*partition.topic) else { continue };
+            let place = Place { topic_id: topic.id.to_string(), partition: partition.partition, offset };
+            let event = (&*partition.topic, partition.partition, offset, timestamp_ms);
+            let read = self.reader.read(event, record.key.as_deref(), record.value.as_deref()).await?;
+            if let Read::Event(keys, deletes) = read {
+                let then = replay_of(&record.headers)
+                    .filter(|then| (&then.topic_id, then.partition) == (&place.topic_id, place.partition));
+                let place = then.unwrap_or(place);
+                keys.into_iter().for_each(|key| self.resubmission.note(&place, timestamp_ms, key, deletes));
+            }
+            first.entry(partition).or_insert(timestamp_ms);
+        }
+        Ok(first)
+    }
+
+    /// Lists the letters that may not be submitted, and returns the others.
+    fn without_refused(&self, letters: Vec<Letter>, outcome: &mut Replay) -> Vec<Letter> {
+        let mut kept = Vec::new();
+        for letter in letters {
+            match self.resubmission.refusal(&letter.place) {
+                None => kept.push(letter),
+                Some(why) => outcome.refused.push((letter, why.to_owned())),
+            }
+        }
+        kept
+    }
+
+    /// Submits letters in one transaction, unless what came in between forbids it for one of them.
+    async fn submit(&mut self, resubmitter: &Arc<Resubmitter>, letters: &[Letter]) -> Result<Sent> {
+        let (to, batch) = (resubmitter.clone(), letters.to_vec());
+        let offsets = blocking(move || to.send(&batch)).await?;
+        let sent = self.after_sending(letters, &offsets).await;
+        let to = resubmitter.clone();
+        match sent {
+            Ok(Sent::Submitted) => blocking(move || to.commit()).await.map(|()| Sent::Submitted),
+            other => {
+                blocking(move || {
+                    to.abort();
+                    Ok(())
+                })
+                .await?;
+                other
+            }
+        }
+    }
+
+    /// Whether letters may be submitted that were sent and are at these offsets now. Whatever is behind them comes after
+    /// them; what came in before them since the last look is looked at here.
+    async fn after_sending(&mut self, letters: &[Letter], offsets: &[i64]) -> Result<Sent> {
+        if self.read.is_empty() {
+            return Ok(Sent::Submitted);
+        }
+        let mut own: BTreeMap<TopicPartition, (i64, i64)> = BTreeMap::new();
+        for (letter, &offset) in letters.iter().zip(offsets) {
+            let partition = TopicPartition::new(letter.topic.as_str(), letter.place.partition);
+            let (_, next) = own.entry(partition).or_insert((offset, offset));
+            if *next != offset {
+                return Ok(Sent::Interleaved);
+            }
+            *next += 1;
+        }
+        let others: Vec<_> = self.read.keys().filter(|partition| !own.contains_key(partition)).cloned().collect();
+        let ends = self.cluster.last_stable_offsets(&others).await?;
+        let mut spans = Spans::new();
+        for (partition, (_, read)) in &mut self.read {
+            let until = own.get(partition).map(|(first, _)| *first).or_else(|| ends.get(partition).copied());
+            let until = until.unwrap_or(*read).max(*read);
+            spans.insert(partition.clone(), (*read, until));
+            *read = until;
+        }
+        self.look(spans).await?;
+        if letters.iter().any(|letter| self.resubmission.refusal(&letter.place).is_some()) {
+            return Ok(Sent::Overtaken);
+        }
+        // What was sent is not looked at again, should it be committed; what was taken back is not shown.
+        for (partition, (_, next)) in own {
+            self.read.entry(partition).and_modify(|(_, read)| *read = next);
+        }
+        Ok(Sent::Submitted)
+    }
+}
+
+/// What became of letters that were sent.
+enum Sent {
+    Submitted,
+    /// Their keys were written or deleted while the replay ran.
+    Overtaken,
+    /// Other records are between them, which nobody can look at before the transaction has ended.
+    Interleaved,
 }
 
 /// What a record would be to the table.

@@ -1,18 +1,20 @@
 //! Reads stretches of topics from beginning to end, and submits records again. Both block: give them a thread.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
+use super::dead_letters::headers;
 use super::{TopicPartition, config};
-use crate::core::letter::{Letter, Record, replayed};
+use crate::core::letter::{Letter, Record};
 use crate::{Error, Result};
 
 /// How long nothing may arrive.
@@ -126,7 +128,7 @@ fn found(message: &BorrowedMessage<'_>) -> Found {
 
 /// Submits dead letters again: a record goes to its topic and a note to the dead letters, both or neither.
 pub struct Resubmitter {
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<Places>,
     dead_letters: String,
 }
 
@@ -143,42 +145,63 @@ impl Resubmitter {
             .set("message.max.bytes", "1000000000")
             .set("queue.buffering.max.kbytes", "1048576")
             .set_log_level(RDKafkaLogLevel::Error);
-        let producer: ThreadedProducer<DefaultProducerContext> =
-            native.create().map_err(|e| Error::Config(format!("kafka: nothing can be submitted: {e}")))?;
+        let producer: ThreadedProducer<Places> = native
+            .create_with_context(Places::default())
+            .map_err(|e| Error::Config(format!("kafka: nothing can be submitted: {e}")))?;
         producer.init_transactions(TRANSACTION).map_err(|e| not_submitted(&e))?;
         Ok(Resubmitter { producer, dead_letters: dead_letters.to_owned() })
     }
 
-    /// Submits letters in one transaction, in order.
+    /// Sends letters in a transaction that stays open, in order. Returns where in its partition each of them is now.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] where it was not committed: none of them is submitted.
-    pub fn submit(&self, letters: &[Letter]) -> Result<()> {
+    /// [`Error::Unreachable`] where a broker does not take them: none of them is submitted.
+    pub fn send(&self, letters: &[Letter]) -> Result<Vec<i64>> {
         self.producer.begin_transaction().map_err(|e| not_submitted(&e))?;
-        let sent = letters.iter().try_for_each(|letter| self.send(letter));
-        match sent.and_then(|()| self.producer.commit_transaction(TRANSACTION)) {
-            Ok(()) => Ok(()),
+        self.producer.context().forget();
+        let sent = letters.iter().enumerate().try_for_each(|(number, letter)| self.send_letter(number, letter));
+        match sent
+            .and_then(|()| self.producer.flush(TRANSACTION))
+            .and_then(|()| self.producer.context().all(letters.len()))
+        {
+            Ok(offsets) => Ok(offsets),
             Err(error) => {
-                // Where this fails as well, the broker ends the transaction by itself.
-                let _ = self.producer.abort_transaction(TRANSACTION);
+                self.abort();
                 Err(not_submitted(&error))
             }
         }
     }
 
-    fn send(&self, letter: &Letter) -> Result<(), KafkaError> {
-        let Letter { place, topic, key, value, headers, .. } = letter;
-        let again = Record { key: key.clone(), value: value.clone(), headers: headers.clone() };
-        self.send_record(topic, Some(place.partition), &again)?;
-        self.send_record(&self.dead_letters, None, &replayed(place))
+    /// Submits what was sent.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] where it was not committed: nothing of it is submitted.
+    pub fn commit(&self) -> Result<()> {
+        self.producer.commit_transaction(TRANSACTION).map_err(|error| {
+            self.abort();
+            not_submitted(&error)
+        })
     }
 
-    fn send_record(&self, topic: &str, partition: Option<i32>, record: &Record) -> Result<(), KafkaError> {
-        let empty = OwnedHeaders::new_with_capacity(record.headers.len());
-        let header = |all: OwnedHeaders, (key, value): &(String, Option<Vec<u8>>)| {
-            all.insert(Header { key, value: value.as_ref() })
-        };
-        let mut out = BaseRecord::<[u8], [u8]>::to(topic).headers(record.headers.iter().fold(empty, header));
+    /// Takes back what was sent.
+    pub fn abort(&self) {
+        // Where this fails, the broker ends the transaction by itself.
+        let _ = self.producer.abort_transaction(TRANSACTION);
+    }
+
+    fn send_letter(&self, number: usize, letter: &Letter) -> Result<(), KafkaError> {
+        self.send_record(number, &letter.topic, Some(letter.place.partition), &letter.again())?;
+        self.send_record(NOTE, &self.dead_letters, None, &letter.replayed())
+    }
+
+    fn send_record(
+        &self,
+        number: usize,
+        topic: &str,
+        partition: Option<i32>,
+        record: &Record,
+    ) -> Result<(), KafkaError> {
+        let mut out = BaseRecord::<[u8], [u8], usize>::with_opaque_to(topic, number).headers(headers(record));
         if let Some(partition) = partition {
             out = out.partition(partition);
         }
@@ -189,6 +212,44 @@ impl Resubmitter {
             out = out.payload(value);
         }
         self.producer.send(out).map_err(|(error, _)| error)
+    }
+}
+
+/// The number of a record whose place nobody needs.
+const NOTE: usize = usize::MAX;
+
+/// Hears from librdkafka's thread where each record of a transaction is.
+#[derive(Default)]
+struct Places {
+    heard: Mutex<BTreeMap<usize, Result<i64, KafkaError>>>,
+}
+
+impl Places {
+    fn forget(&self) {
+        if let Ok(mut heard) = self.heard.lock() {
+            heard.clear();
+        }
+    }
+
+    /// The offsets of the records numbered from 0 up to `count`, once they were flushed.
+    fn all(&self, count: usize) -> Result<Vec<i64>, KafkaError> {
+        let Ok(heard) = self.heard.lock() else { return Err(KafkaError::Canceled) };
+        (0..count).map(|number| heard.get(&number).cloned().unwrap_or(Err(KafkaError::Canceled))).collect()
+    }
+}
+
+impl ClientContext for Places {}
+
+impl ProducerContext for Places {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        if let Ok(mut heard) = self.heard.lock()
+            && number != NOTE
+        {
+            let offset = result.as_ref().map(|message| message.offset()).map_err(|(error, _)| error.clone());
+            heard.insert(number, offset);
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{Error, Result};
 const RECORD_BYTES: usize = 1_000_000;
 /// How long the broker may take to say it.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
+/// A queue that holds the largest letter: its parts are handed over together.
+const QUEUE_BYTES_MIN: u64 = 80 << 20;
 /// Several letters share a batch up to this size. One above it travels alone, so that no batch is larger than its record.
 const BATCH_BYTES: &str = "262144";
 
@@ -57,11 +59,17 @@ struct State {
 }
 
 impl DeadLetters {
-    /// Connects to the topic, which exists. The broker is asked how large its records may be.
+    /// Connects to the topic, which exists. The broker is asked how large its records may be. Letters that it has not
+    /// acknowledged take up to `queue_bytes` of memory.
     ///
     /// # Errors
     /// [`Error::Config`] for properties that librdkafka refuses.
-    pub async fn connect(brokers: &str, properties: &BTreeMap<String, String>, topic: &str) -> Result<DeadLetters> {
+    pub async fn connect(
+        brokers: &str,
+        properties: &BTreeMap<String, String>,
+        topic: &str,
+        queue_bytes: u64,
+    ) -> Result<DeadLetters> {
         let mut native = config::asking(brokers, properties)?;
         let record_bytes_max = record_bytes_max(&native, topic).await.unwrap_or(RECORD_BYTES);
         native.remove("isolation.level");
@@ -73,7 +81,7 @@ impl DeadLetters {
             .set("message.max.bytes", record_bytes_max.clamp(RECORD_BYTES, 1_000_000_000).to_string())
             .set("batch.size", BATCH_BYTES)
             .set("linger.ms", "5")
-            .set("queue.buffering.max.kbytes", "262144")
+            .set("queue.buffering.max.kbytes", (queue_bytes.max(QUEUE_BYTES_MIN) >> 10).to_string())
             .set_log_level(RDKafkaLogLevel::Error);
         let (told, state) = watch::channel(State::default());
         let producer = native
@@ -144,7 +152,8 @@ impl DeadLetters {
     }
 }
 
-fn headers(record: &Record) -> OwnedHeaders {
+/// The headers of a record in the form in which it is sent.
+pub(super) fn headers(record: &Record) -> OwnedHeaders {
     let empty = OwnedHeaders::new_with_capacity(record.headers.len());
     record.headers.iter().fold(empty, |all, (key, value)| all.insert(Header { key, value: value.as_ref() }))
 }

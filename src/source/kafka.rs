@@ -9,6 +9,7 @@
 //! `unassign` no older record is ever read, and `assign` starts at the offset it is given (DESIGN rule 2: a seek alone
 //! would not be trusted; [`super::poll`] checks offsets again and drops the batch that was already taken out).
 
+use std::ffi::CStr;
 use std::ptr;
 use std::time::Duration;
 
@@ -336,16 +337,33 @@ impl Headers<'_> {
     /// Those of a record that has none.
     pub const NONE: Headers<'static> = Headers(None);
 
-    /// Name and value of each, in order; a header may have no value.
+    /// The value of the last header of this name.
+    #[inline]
     #[must_use]
-    pub fn copied(&self) -> Vec<(String, Option<Vec<u8>>)> {
-        let Some(message) = self.0 else { return Vec::new() };
+    pub fn last(&self, name: &CStr) -> Option<&[u8]> {
+        let list = self.list()?;
+        let (mut value, mut len) = (ptr::null(), 0);
+        // SAFETY: the list is the message's; the value is valid as long as it is.
+        unsafe {
+            let code = sys::rd_kafka_header_get_last(list, name.as_ptr(), &mut value, &mut len);
+            if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR { bytes(value.cast_mut(), len) } else { None }
+        }
+    }
+
+    /// The parsed headers; none where the record has none.
+    #[inline]
+    fn list(&self) -> Option<*mut sys::rd_kafka_headers_t> {
+        let message = self.0?;
         let mut list = ptr::null_mut();
         // SAFETY: the message is live, and keeps its headers, which are parsed in place.
         let code = unsafe { sys::rd_kafka_message_headers(message, &mut list) };
-        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR || list.is_null() {
-            return Vec::new();
-        }
+        (code == Code::RD_KAFKA_RESP_ERR_NO_ERROR && !list.is_null()).then_some(list)
+    }
+
+    /// Name and value of each, in order; a header may have no value.
+    #[must_use]
+    pub fn copied(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let Some(list) = self.list() else { return Vec::new() };
         let mut found = Vec::new();
         loop {
             let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::kafka::{Compression, Received, Record};
 use crate::process::{FirnProcess, catch_up, eventually, firn, until_caught_up};
-use crate::rows::assert_same_rows;
+use crate::rows::{assert_same_rows, difference};
 use crate::scenario::Scenario;
 use crate::stack::Catalog;
 use crate::wanted;
@@ -196,4 +196,128 @@ fn letters_survive_kills_and_what_is_mended_comes_back_once() {
         catch_up(&letters.config);
         assert_same_rows(&scenario.trino(), &scenario.expected());
     }
+}
+
+#[test]
+fn nothing_that_is_produced_while_letters_are_replayed_is_overwritten() {
+    if !wanted() {
+        return;
+    }
+    const KEYS: i64 = 400;
+    let mut scenario = Scenario::new("while", Catalog::Sqlite, 2);
+    let letters = Letters::new(&scenario);
+    // Every event of the first half is a letter until the setting is mended: the keys are Avro, deletions have none.
+    let settings = std::fs::read_to_string(&letters.config).unwrap();
+    std::fs::write(&letters.config, settings.replace("key: [id]", "key: [id]\n    record_key: int64")).unwrap();
+    let first: Vec<Record> = (0..KEYS).map(|id| update(&mut scenario, id)).collect();
+    let doomed: Vec<Record> = first.iter().map(|record| Record { value: None, ..record.clone() }).collect();
+    scenario.send(&first);
+    scenario.send(&doomed);
+    catch_up(&letters.config);
+    std::fs::write(&letters.config, &settings).unwrap();
+
+    // Keys are written again in random order while the replay runs.
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let producing = scope.spawn(|| {
+            let mut written = Vec::new();
+            while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                let ids = (0..20).map(|i| ((written.len() + i) as i64 * 7_919) % (KEYS * 2));
+                let ids: Vec<i64> = ids.collect();
+                let record = |id: &i64| match *id < KEYS {
+                    true => update(&mut scenario, *id),
+                    false => scenario.stray(-1 - id, (id % 2) as i32),
+                };
+                let records: Vec<Record> = ids.iter().map(record).collect();
+                scenario.send(&records);
+                written.extend(ids);
+            }
+            written
+        });
+        let (code, said) = replay(&letters.config, letters.topic.trim_end_matches(".dlq"));
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(code == Some(0) || code == Some(1), "{said}");
+        producing.join().expect("the producer goes on")
+    });
+    assert!(written.len() > 3, "something was produced meanwhile: {}", written.len());
+    let all = scenario.stack.kafka.consume(&scenario.topic);
+    let mut submitted = 0;
+    for again in all.iter().filter(|r| r.record.headers.iter().any(|(name, _)| name == "firn.replay.of")) {
+        submitted += 1;
+        let of: i64 = header(&again.record, "firn.replay.of").rsplit('/').next().unwrap().parse().unwrap();
+        let between =
+            all.iter().filter(|r| r.record.partition == again.record.partition && r.record.key == again.record.key);
+        let between = between.filter(|r| (of + 1..again.offset).contains(&r.offset)).count();
+        assert_eq!(between, 0, "the letter of offset {of} was submitted at {} behind a newer event", again.offset);
+    }
+    assert!(submitted > 0 && (submitted as i64) < KEYS, "some were overtaken, some were not: {submitted}");
+    catch_up(&letters.config);
+}
+
+#[test]
+fn a_topic_that_takes_letters_slowly_holds_v_back_and_memory_is_bounded() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("full", Catalog::Sqlite, 1);
+    let letters = Letters::new(&scenario);
+    scenario.produce(50, 50);
+    catch_up(&letters.config);
+    let before = scenario.expected();
+    let settings = std::fs::read_to_string(&letters.config).unwrap();
+    let client = &scenario.topic;
+    let settings = settings.replace("properties: {}", &format!("properties: {{client.id: {client}}}"));
+    std::fs::write(&letters.config, settings + "memory: 64MB\n").unwrap();
+    // The broker takes of this client far less than there is.
+    scenario.stack.limit_producer(client, Some(300_000));
+    // More than the queue of letters holds.
+    let large: Vec<u8> = (0..900_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 | 1).collect();
+    for _ in 0..10 {
+        let bad = Record { partition: 0, key: None, value: Some(large.clone()), ..Record::default() };
+        scenario.send(&vec![bad; 20]);
+    }
+    scenario.produce(50, 50);
+    let mut process = FirnProcess::run(&letters.config, &[]);
+    process.wait_for_stderr("record rejected", LIMIT);
+    std::thread::sleep(Duration::from_secs(10));
+    assert!(process.is_running(), "it waits: {}", process.stderr());
+    assert_same_rows(&scenario.trino(), &before);
+    let resident = process.resident_bytes();
+    assert!(resident < 600_000_000, "{resident} bytes while waiting");
+    scenario.stack.limit_producer(&scenario.topic, None);
+    eventually("the rest is in", LIMIT, || difference(&scenario.trino(), &scenario.expected()).is_none());
+    process.terminate();
+    assert_eq!(process.wait(LIMIT).code(), Some(0), "{}", process.stderr());
+    let mut places: Vec<_> =
+        letters.all(&scenario).iter().map(|r| header(&r.record, "__connect.errors.offset")).collect();
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), 10 * 20);
+}
+
+#[test]
+fn a_letter_whose_key_was_written_in_another_partition_since_is_refused() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = Scenario::new("moved", Catalog::Sqlite, 2);
+    let letters = Letters::new(&scenario);
+    let settings = std::fs::read_to_string(&letters.config).unwrap();
+    std::fs::write(&letters.config, settings.replace("key: [id]", "key: [id]\n    record_key: int64")).unwrap();
+    let at = |record: Record, partition, timestamp| Record { partition, timestamp: Some(timestamp), ..record };
+    let (moved, stayed) = (update(&mut scenario, 4), update(&mut scenario, 6));
+    scenario.send(&[at(moved.clone(), 0, 1_000), at(stayed.clone(), 1, 1_000)]);
+    let gone = |record: Record| Record { value: None, ..record };
+    scenario.send(&[at(gone(moved), 0, 2_000), at(gone(stayed), 0, 2_000)]);
+    let again = update(&mut scenario, 4);
+    scenario.send(&[at(again, 1, 3_000)]);
+    catch_up(&letters.config);
+    std::fs::write(&letters.config, settings).unwrap();
+    let (code, said) = replay(&letters.config, &scenario.topic);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, said["submitted"].as_array().unwrap().len()), (Some(1), 1), "{said}");
+    assert!(said["refused"][0]["refused"].as_str().unwrap().contains("written since"), "{said}");
+    scenario.change(|rows| drop(rows.remove(&6)));
+    catch_up(&letters.config);
+    assert_same_rows(&scenario.trino(), &scenario.expected());
 }

@@ -245,6 +245,18 @@ impl Stack {
         assert!(script(&self.run).args(["start", server]).status().expect("stack.sh runs").success());
     }
 
+    /// Lets a Kafka client of this name produce only so many bytes a second, or as many as it wants.
+    pub fn limit_producer(&self, client: &str, bytes_per_second: Option<u64>) {
+        let (verb, quota) = match bytes_per_second {
+            Some(bytes) => ("--add-config", format!("producer_byte_rate={bytes}")),
+            None => ("--delete-config", "producer_byte_rate".to_owned()),
+        };
+        let mut tool = script_named("kafka.sh", &self.run);
+        tool.args(["tool", "kafka.admin.ConfigCommand", "--bootstrap-server", &self.kafka.plaintext, "--alter"]);
+        tool.args([verb, &quota, "--entity-type", "clients", "--entity-name", client]);
+        assert!(tool.status().expect("kafka.sh runs").success());
+    }
+
     /// Has the watchdog kill this process too, if the test process ends without having done so.
     pub fn watch(&self, pid: u32) {
         if self.watchdog.is_none() {
@@ -288,7 +300,11 @@ where
 }
 
 fn script(run: &Path) -> Command {
-    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/native/stack.sh"));
+    script_named("stack.sh", run)
+}
+
+fn script_named(name: &str, run: &Path) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/native").join(name));
     command.env("FIRN_STACK_RUN", run).stdin(Stdio::null());
     command
 }

@@ -16,7 +16,7 @@ fn sample(key: Option<&[u8]>, value: Option<Vec<u8>>) -> Letter {
 }
 
 fn back(records: impl IntoIterator<Item = Record>) -> Letters {
-    let mut letters = Letters::default();
+    let mut letters = Letters::of("p");
     records.into_iter().for_each(|record| letters.add(record));
     letters
 }
@@ -87,11 +87,38 @@ fn a_letter_about_a_dead_letter_keeps_both_sets_of_headers() {
 fn what_was_replayed_is_known_and_what_is_not_ours_is_counted() {
     let letter = sample(None, Some(vec![1]));
     let mut records = letter.records(10_000).unwrap();
-    records.push(replayed(&letter.place));
+    records.push(letter.replayed());
     records.push(Record { value: Some(vec![1]), ..Record::default() });
     let letters = back(records);
     assert!(letters.replayed.contains(&letter.place));
     assert_eq!((letters.whole.len(), letters.foreign, letters.incomplete()), (1, 1, 0));
+}
+
+#[test]
+fn what_two_pipelines_rejected_are_letters_of_each() {
+    let letter = sample(None, Some(noise(9_000)));
+    let other = Letter { pipeline: "q".into(), reason: "null_key".into(), ..letter.clone() };
+    let mut records = letter.records(4_000).unwrap();
+    records.extend(other.records(4_000).unwrap());
+    records.push(other.replayed());
+    let letters = back(records);
+    assert!(letters.whole.values().eq([&letter]));
+    assert_eq!((letters.replayed.len(), letters.foreign), (0, 0));
+}
+
+#[test]
+fn a_record_that_is_submitted_again_says_for_whom_and_where_it_was() {
+    let letter = sample(Some(b"k"), Some(noise(10)));
+    let again = letter.again();
+    assert_eq!((again.key.as_ref(), again.value.as_ref()), (letter.key.as_ref(), letter.value.as_ref()));
+    assert_eq!(again.headers[..3], letter.headers);
+    assert_eq!(find(&again.headers, REPLAY_FOR_TEXT), Some("p"));
+    assert_eq!(replay_of(&again.headers), Some(letter.place.clone()));
+    assert_eq!(replay_of(&letter.headers), None);
+    // Rejected and submitted once more: the newest place counts, and the headers do not pile up.
+    let place = Place { offset: 5, ..letter.place.clone() };
+    let twice = Letter { place: place.clone(), headers: again.headers.clone(), ..letter }.again();
+    assert_eq!((replay_of(&twice.headers), twice.headers.len()), (Some(place), again.headers.len()));
 }
 
 #[test]
