@@ -6,6 +6,10 @@ use super::{lineage, record_key, schema};
 use crate::core::schema::{Field, TableSchema, Type};
 use crate::{Error, Result};
 
+/// Rows for which a new decoder makes room at most, and values.
+const ROWS_AT_FIRST: usize = 1024;
+const VALUES_AT_FIRST: usize = 1 << 20;
+
 /// Where the table has its lineage column.
 pub fn lineage_position(table: &TableSchema, shape: &EventShape) -> Result<Option<usize>> {
     let Some(name) = &shape.lineage else { return Ok(None) };
@@ -65,5 +69,21 @@ pub fn wanted(field: &Field, values: &[String]) -> Result<Wanted> {
             Ok(Wanted::Booleans(flags.collect::<Result<_>>()?))
         }
         _ => Ok(Wanted::Texts(values.iter().map(|v| v.clone().into_bytes()).collect())),
+    }
+}
+
+/// For how many rows a new decoder makes room: fewer where the columns are many.
+pub fn rows_at_first(columns: &[&Field]) -> usize {
+    let all: usize = columns.iter().map(|f| values_of(&f.kind)).sum();
+    (VALUES_AT_FIRST / all.max(1)).clamp(1, ROWS_AT_FIRST)
+}
+
+/// How many columns a column has when those inside of it are counted.
+fn values_of(kind: &Type) -> usize {
+    match kind {
+        Type::Struct(fields) => 1 + fields.iter().map(|f| values_of(&f.kind)).sum::<usize>(),
+        Type::List(element) => 1 + values_of(&element.kind),
+        Type::Map(_, value) => 2 + values_of(&value.kind),
+        _ => 1,
     }
 }

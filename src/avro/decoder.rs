@@ -9,7 +9,7 @@ use super::bad::{BadRecord, Half, Reason, Stop};
 use super::columns::{Column, Wanted};
 use super::cursor::Cursor;
 use super::lineage::Lineage;
-use super::plan::{self, Plan, Target};
+use super::plan::{Plan, Target};
 use super::plans::{KeyPlan, Plans, TypePlan, ValuePlan};
 use super::read::append_record;
 use super::shape::{DeleteBy, EventShape, Mode, RecordKey, Types};
@@ -27,8 +27,6 @@ const BATCH_BYTES_MAX: usize = 1 << 30;
 const BATCH_EVENTS_MAX: usize = 1 << 30;
 /// How many events may pass before the columns are measured again.
 const MEASURE_EVERY: usize = 1024;
-/// Rows for which a new decoder makes room.
-const ROWS_AT_FIRST: usize = 1024;
 
 /// Key columns, in key order and in the table's Arrow types → one key per row.
 pub type EncodeKeys = Box<dyn Fn(&[ArrayRef]) -> Result<Vec<Key>, String> + Send + Sync>;
@@ -121,7 +119,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Error::Decision`] where table and shape do not fit: a key, order, delete or lineage column that is not there or
-    /// of another type.
+    /// of another type; and where a row of nulls would take too much memory.
     pub fn new(table: &TableSchema, shape: &EventShape, encode: EncodeKeys) -> Result<Self> {
         schema::check_settings(&table.fields, shape)?;
         let lineage_at = binding::lineage_position(table, shape)?;
@@ -140,14 +138,15 @@ impl Decoder {
             _ => None,
         };
         let types: Vec<_> = key_fields.iter().map(|f| &f.kind).collect();
-        let row_bytes = table.fields.iter().map(|f| plan::memory_of(&f.kind) as usize).sum();
+        let row_bytes = schema::row_bytes(&table.fields)?;
+        let room = binding::rows_at_first(&fields);
         let record_key = shape.record_key.or_else(|| RecordKey::detect(shape.keyed_by_record(), &types));
         Ok(Decoder {
             arrow: Arc::new(to_arrow(table)),
             mode: shape.mode,
             keyed_by_record: shape.keyed_by_record(),
             record_key,
-            columns: fields.iter().map(|f| Column::new(f, ROWS_AT_FIRST)).collect(),
+            columns: fields.iter().map(|f| Column::new(f, room)).collect(),
             deleted: key_fields.iter().map(|f| Column::new(f, 0)).collect(),
             key_columns,
             order_column: order_by.and_then(position),
@@ -195,7 +194,7 @@ impl Decoder {
             .collect();
         let elsewhere: &[String] = if self.keyed_by_record { &self.table.key } else { &[] };
         let plan = ValuePlan::compile(schema, &self.types, &targets, (elsewhere, &self.shared)).map_err(refuse)?;
-        self.values.insert(id, plan);
+        self.values.insert(id, plan, schema.types());
         Ok(())
     }
 
@@ -220,13 +219,13 @@ impl Decoder {
         } else {
             KeyPlan { into_row: None, into_deleted: into_deleted.ok() }
         };
-        self.keys.insert(id, plan);
+        self.keys.insert(id, plan, avro.types());
         Ok(())
     }
 
     /// Notes that record keys of the schema with this id do not have the key columns.
     pub fn refuse_key_schema(&mut self, id: u32) {
-        self.keys.insert(id, KeyPlan { into_row: None, into_deleted: None });
+        self.keys.insert(id, KeyPlan { into_row: None, into_deleted: None }, 1);
     }
 
     /// The schema that a tombstone with this record key needs first.
@@ -239,7 +238,7 @@ impl Decoder {
         self.keys.get(id).is_none().then_some(id)
     }
 
-    /// Paths of the fields that values of this schema have and the table does not; they are passed over.
+    /// Paths of the fields that values of this schema have and the table does not, a hundred at most; they are passed over.
     #[must_use]
     pub fn unknown_fields(&self, id: u32) -> &[String] {
         let plan = self.values.get(id).and_then(|plan| plan.types.iter().flatten().next());
@@ -267,7 +266,7 @@ impl Decoder {
     }
 
     /// About as much as [`Decoder::bytes`], without looking at every column: what was measured some events ago, and for
-    /// each event since what it may have added (long enum symbols aside).
+    /// each event since what it may have added at most.
     #[inline]
     #[must_use]
     pub fn bytes_about(&self) -> usize {
@@ -362,6 +361,7 @@ impl Decoder {
             append_record(shared, &mut self.columns, &mut Cursor::new(body)).map_err(bad)?;
         }
         let items = append_all(plan, &mut self.columns, body).map_err(bad)?;
+        let symbols = plan.symbols;
         let deletes = match &self.delete_column {
             Some((column, wanted)) => self.columns[*column].last_is(wanted),
             None => false,
@@ -370,7 +370,7 @@ impl Decoder {
         if let Some(lineage) = &mut self.lineage {
             lineage.push(event);
         }
-        self.bytes_since += self.row_bytes + value.len() + items;
+        self.bytes_since += self.row_bytes + value.len() + items + symbols;
         if deletes {
             self.note(event, Op::Delete, NO_ROW);
             return Ok(Pushed::Delete);

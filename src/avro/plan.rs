@@ -9,14 +9,19 @@ use super::bad::Reason;
 use super::writer_schema::{Avro, AvroField, Unit};
 use crate::core::schema::{Field, Named, Type, matches};
 
+/// How many fields that the table does not know are named.
+const UNKNOWN_MAX: usize = 100;
+
 /// How to append a writer's records.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub record: Record,
     /// The writer's top-level fields, in step order.
     pub names: Vec<String>,
-    /// Paths of writer fields that the table does not know.
+    /// Paths of writer fields that the table does not know, the first of them.
     pub unknown: Vec<String>,
+    /// The bytes of text that the enums of one record may add, those in collections aside.
+    pub symbols: usize,
 }
 
 /// How to append the fields of a record.
@@ -72,7 +77,7 @@ pub enum Read {
     Text,
     Bytes,
     /// The symbols, by index.
-    Symbol(Vec<Box<[u8]>>),
+    Symbol(Arc<[Box<str>]>),
     Fixed(usize),
     UuidText,
     /// Sixteen bytes that become the text of a UUID.
@@ -142,7 +147,8 @@ pub struct Target<'a> {
 pub fn compile(fields: &[AvroField], targets: &[Target<'_>], elsewhere: &[String]) -> Result<Plan, String> {
     let mut unknown = Vec::new();
     let record = compile_record(fields, targets, elsewhere, "", &mut unknown)?;
-    Ok(Plan { record, names: fields.iter().map(|f| f.name.clone()).collect(), unknown })
+    let symbols = fields.iter().map(|f| longest_symbols(&f.kind)).fold(0, u64::saturating_add) as usize;
+    Ok(Plan { record, names: fields.iter().map(|f| f.name.clone()).collect(), unknown, symbols })
 }
 
 /// The plan to append bare values to one column.
@@ -153,7 +159,8 @@ pub fn compile_single(avro: &Avro, target: &Target<'_>) -> Result<Plan, String> 
     let mut unknown = Vec::new();
     let value = compile_value(avro, target.field, target.refuse_null, &target.field.name, &mut unknown)?;
     let steps = vec![Step::Append { column: target.column, value }];
-    Ok(Plan { record: Record { steps, missing: Vec::new() }, names: vec![target.field.name.clone()], unknown })
+    let record = Record { steps, missing: Vec::new() };
+    Ok(Plan { record, names: vec![target.field.name.clone()], unknown, symbols: longest_symbols(avro) as usize })
 }
 
 fn compile_record(
@@ -175,12 +182,16 @@ fn compile_record(
             let value = compile_value(&field.kind, target.field, target.refuse_null, &path, unknown)?;
             steps.push(Step::Append { column: target.column, value });
         } else {
-            unknown.push(path);
+            if unknown.len() < UNKNOWN_MAX {
+                unknown.push(path);
+            }
             steps.push(Step::Skip(skip(&field.kind)));
         }
     }
+    let mut found = vec![false; targets.len()];
+    places.iter().flatten().for_each(|at| found[*at] = true);
     let mut missing = Vec::new();
-    for (_, target) in targets.iter().enumerate().filter(|(at, _)| !places.contains(&Some(*at))) {
+    for (target, _) in targets.iter().zip(&found).filter(|(_, found)| !**found) {
         if target.field.required || target.refuse_null.is_some() {
             let path = below(path, &target.field.name);
             return Err(format!("column `{path}` is required, and the schema has no such field"));
@@ -236,9 +247,7 @@ fn compile_read(avro: &Avro, kind: &Type, path: &str, unknown: &mut Vec<String>)
         (Avro::String | Avro::Bytes | Avro::UuidText, Type::String) => Read::Text,
         (Avro::Bytes | Avro::String, Type::Binary) => Read::Bytes,
         (Avro::UuidBytes, Type::String) => Read::UuidBytesAsText,
-        (Avro::Enum(symbols), Type::String | Type::Binary) => {
-            Read::Symbol(symbols.iter().map(|s| s.as_bytes().to_vec().into_boxed_slice()).collect())
-        }
+        (Avro::Enum(symbols), Type::String | Type::Binary) => Read::Symbol(symbols.clone()),
         (Avro::Fixed(n), Type::Fixed(m)) if *n == *m as usize => Read::Fixed(*n),
         (Avro::UuidBytes, Type::Uuid) => Read::Fixed(16),
         (Avro::UuidText, Type::Uuid) => Read::UuidText,
@@ -302,10 +311,10 @@ pub fn memory_of(kind: &Type) -> u64 {
     }
 }
 
-/// The text that the enums of an item can add at most.
+/// The text that the enums of a value can add at most; [`Items::memory`] has that of collections below it.
 fn longest_symbols(avro: &Avro) -> u64 {
     match avro {
-        Avro::Enum(symbols) => symbols.iter().map(String::len).max().unwrap_or(0) as u64,
+        Avro::Enum(symbols) => symbols.iter().map(|s| s.len()).max().unwrap_or(0) as u64,
         Avro::Record(fields) => fields.iter().map(|f| longest_symbols(&f.kind)).fold(0, u64::saturating_add),
         Avro::Union(branches) => branches.iter().map(|b| longest_symbols(b)).max().unwrap_or(0),
         _ => 0,

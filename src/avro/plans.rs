@@ -10,6 +10,8 @@ use super::writer_schema::{Avro, AvroField};
 
 /// How many writer schemas are kept; beyond, all are forgotten and asked for again.
 const SCHEMAS_MAX: usize = 4096;
+/// How many types the schemas may have in all, mentions of named types written out: a plan has a step for each.
+const TYPES_MAX: usize = 1 << 20;
 
 /// How to read the record keys of one schema. `None`: they do not yield the key's fields.
 #[derive(Debug)]
@@ -109,12 +111,13 @@ pub struct Plans<P> {
     by_id: HashMap<u32, usize>,
     plans: Vec<P>,
     last: Option<(u32, usize)>,
+    types: usize,
 }
 
 impl<P> Plans<P> {
     /// No plans.
     pub fn new() -> Self {
-        Plans { by_id: HashMap::new(), plans: Vec::new(), last: None }
+        Plans { by_id: HashMap::new(), plans: Vec::new(), last: None, types: 0 }
     }
 
     /// The plan of the schema that an event names.
@@ -131,11 +134,12 @@ impl<P> Plans<P> {
         self.plans.get(at)
     }
 
-    /// Adds the plan of a schema id.
-    pub fn insert(&mut self, id: u32, plan: P) {
-        if self.plans.len() >= SCHEMAS_MAX {
+    /// Adds the plan of a schema id, for a schema of this many types.
+    pub fn insert(&mut self, id: u32, plan: P, types: usize) {
+        if self.plans.len() >= SCHEMAS_MAX || self.types + types > TYPES_MAX {
             *self = Plans::new();
         }
+        self.types += types;
         self.last = None;
         self.by_id.insert(id, self.plans.len());
         self.plans.push(plan);
@@ -144,5 +148,26 @@ impl<P> Plans<P> {
     /// The plan of a schema id.
     pub fn get(&self, id: u32) -> Option<&P> {
         self.plans.get(*self.by_id.get(&id)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// INV-18
+    #[test]
+    fn plans_are_bounded_in_number_and_in_types() {
+        let mut plans = Plans::new();
+        for id in 0..200 {
+            plans.insert(id, id, 10_000);
+            assert_eq!(plans.find(id), Some(&id));
+        }
+        assert!(plans.types <= TYPES_MAX && plans.plans.len() == plans.types / 10_000, "{}", plans.types);
+        assert_eq!(plans.find(0), None);
+        for id in 0..=SCHEMAS_MAX as u32 {
+            plans.insert(id, id, 1);
+        }
+        assert_eq!(plans.find(1), None);
     }
 }

@@ -68,7 +68,9 @@ fn append_flat(value: &Value, column: &mut Column, cursor: &mut Cursor<'_>) -> R
         (Read::Int, Data::Int(v)) => v.push(cursor.int()?),
         (Read::Double, Data::Double(v)) => v.push(cursor.double()?),
         (Read::Text, Data::Bytes(v)) => v.push(cursor.text()?)?,
-        (Read::Symbol(symbols), Data::Bytes(v)) => v.push(&symbols[cursor.index(symbols.len(), Reason::EnumIndex)?])?,
+        (Read::Symbol(symbols), Data::Bytes(v)) => {
+            v.push(symbols[cursor.index(symbols.len(), Reason::EnumIndex)?].as_bytes())?;
+        }
         (Read::Scaled(factor), Data::Long(v)) => {
             v.push(cursor.long()?.checked_mul(*factor).ok_or(Reason::OutOfRange)?);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::plan::memory_of;
 use super::shape::{DeleteBy, EventShape, Mode, Types};
 use super::value_schema::ValueSchema;
 use super::writer_schema::{self, Avro, AvroField, Unit};
@@ -11,6 +12,8 @@ use crate::{Error, Result};
 
 /// The most bytes that a fixed column may have: a null in it takes as many.
 const FIXED_BYTES_MAX: usize = 1 << 20;
+/// The most bytes that a row of nulls may take: each record, however short, becomes a row.
+const ROW_BYTES_MAX: u64 = 16 << 20;
 
 /// The columns of a table for events of these Avro schemas, numbered: the value's fields in order, then the record key's
 /// fields that the value does not have (where the key is the record key's), then the lineage column. Key columns are
@@ -112,6 +115,7 @@ fn finish(mut columns: Vec<Field>, key: Option<&str>, shape: &EventShape, format
         columns.push(lineage_column(name));
     }
     check_names(&columns).map_err(Error::Decision)?;
+    row_bytes(&columns)?;
     let mut table = TableSchema { fields: columns, key: key_names };
     table.number();
     Ok(table)
@@ -153,6 +157,19 @@ fn require_keys(columns: &mut [Field], key: &[String]) -> Result<()> {
         column.required = true;
     }
     Ok(())
+}
+
+/// About the bytes that a row takes at least, all values null.
+pub fn row_bytes(columns: &[Field]) -> Result<usize> {
+    let bytes = columns.iter().map(|f| memory_of(&f.kind)).fold(0, u64::saturating_add);
+    if bytes > ROW_BYTES_MAX {
+        return Err(Error::Decision(format!(
+            "a row of these {} columns takes {bytes} bytes even where all is null; {ROW_BYTES_MAX} are possible: use bytes \
+             instead of wide fixed types",
+            columns.len()
+        )));
+    }
+    Ok(bytes as usize)
 }
 
 /// Refuses a column that cannot be part of a key.

@@ -10,11 +10,16 @@ use super::shape::Types;
 use super::writer_schema::{self, Avro, AvroField};
 use crate::{Error, Result};
 
+/// How many types are named in messages.
+const NAMES_SHOWN: usize = 20;
+
 /// A value schema, parsed.
 #[derive(Debug, Clone)]
 pub struct ValueSchema {
     branches: Vec<Branch>,
     form: Form,
+    /// How many there are in all, mentions of named types written out.
+    types: usize,
 }
 
 /// One type that values of a schema may have.
@@ -63,13 +68,18 @@ impl ValueSchema {
             }
             (single, _) => (Form::Single, vec![Branch::new(single, &json)]),
         };
-        Ok(ValueSchema { branches, form })
+        Ok(ValueSchema { branches, form, types: avro.types() })
     }
 
     /// How a body says of which type it is.
     #[must_use]
     pub fn form(&self) -> Form {
         self.form
+    }
+
+    /// How many types it has when every mention of a named type is written out.
+    pub(super) fn types(&self) -> usize {
+        self.types
     }
 
     /// The full names of the types, in the order of their numbers.
@@ -112,9 +122,10 @@ impl ValueSchema {
 /// What it is, for messages.
 impl std::fmt::Display for ValueSchema {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = self.names().map(|name| &**name).collect();
+        let names: Vec<_> = self.names().take(NAMES_SHOWN).map(|name| &**name).collect();
         let union = if self.form == Form::Union { "union of " } else { "" };
-        write!(f, "{union}{}", names.join(", "))
+        let more = if self.branches.len() > NAMES_SHOWN { ", …" } else { "" };
+        write!(f, "{union}{}{more}", names.join(", "))
     }
 }
 

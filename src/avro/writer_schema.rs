@@ -9,12 +9,19 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 /// How long a schema text may be.
-pub const SCHEMA_BYTES_MAX: usize = 4 << 20;
+pub const SCHEMA_BYTES_MAX: usize = 2 << 20;
 /// How deeply types may be nested.
 const DEPTH_MAX: usize = 64;
 /// How many types a schema may have when every mention of a named type is written out.
 const TYPES_MAX: usize = 20_000;
 
+/// How many bytes of names, docs and symbols a schema may have when every mention of a named type is written out: a plan
+/// and a table's columns keep them at each place.
+const WORDS_BYTES_MAX: usize = 16 << 20;
+/// How long a name may be. Each type that is declared repeats its namespace, and each path the names above it.
+const NAME_BYTES_MAX: usize = 1024;
+/// How many branches of a union are named in messages.
+const BRANCHES_SHOWN: usize = 10;
 /// How many aliases of a field are looked at.
 const ALIASES_MAX: usize = 64;
 
@@ -38,7 +45,8 @@ pub enum Avro {
     Bytes,
     String,
     Fixed(usize),
-    Enum(Vec<String>),
+    /// The symbols in the order of their numbers.
+    Enum(Arc<[Box<str>]>),
     Array(Arc<Avro>),
     Map(Arc<Avro>),
     Record(Vec<AvroField>),
@@ -83,6 +91,16 @@ impl Avro {
         }
     }
 
+    /// How many types there are when every mention of a named type is written out.
+    pub fn types(&self) -> usize {
+        match self {
+            Avro::Record(fields) => 1 + fields.iter().map(|f| f.kind.types()).sum::<usize>(),
+            Avro::Union(branches) => 1 + branches.iter().map(|b| b.types()).sum::<usize>(),
+            Avro::Array(inner) | Avro::Map(inner) => 1 + inner.types(),
+            _ => 1,
+        }
+    }
+
     /// The least number of bytes that a value takes on the wire.
     pub fn bytes_min(&self) -> usize {
         match self {
@@ -122,10 +140,11 @@ impl std::fmt::Display for Avro {
             Avro::Record(_) => f.write_str("record"),
             Avro::Union(branches) => {
                 f.write_str("union of ")?;
-                branches.iter().enumerate().try_for_each(|(i, branch)| {
+                for (i, branch) in branches.iter().take(BRANCHES_SHOWN).enumerate() {
                     let comma = if i == 0 { "" } else { ", " };
-                    write!(f, "{comma}{branch}")
-                })
+                    write!(f, "{comma}{branch}")?;
+                }
+                if branches.len() > BRANCHES_SHOWN { f.write_str(", …") } else { Ok(()) }
             }
             Avro::Decimal { precision, scale, .. } => write!(f, "decimal({precision}, {scale})"),
             Avro::UuidText | Avro::UuidBytes => f.write_str("uuid"),
@@ -159,11 +178,31 @@ struct Sized {
     kind: Arc<Avro>,
     types: usize,
     depth: usize,
+    words: usize,
 }
 
 impl Sized {
     fn leaf(kind: Avro) -> Sized {
-        Sized { kind: Arc::new(kind), types: 1, depth: 1 }
+        Sized { kind: Arc::new(kind), types: 1, depth: 1, words: 0 }
+    }
+
+    /// A type of these parts, with `words` bytes of names, docs and symbols of its own.
+    fn of(kind: Avro, parts: &[Sized], words: usize, at: &At<'_>) -> Result<Sized, String> {
+        let types = parts.iter().map(|p| p.types).fold(1, usize::saturating_add);
+        let words = parts.iter().map(|p| p.words).fold(words, usize::saturating_add);
+        let depth = parts.iter().map(|p| p.depth).max().unwrap_or(0) + 1;
+        if types > TYPES_MAX {
+            return Err(at.fault(format!("written out the schema has more than {TYPES_MAX} types")));
+        }
+        if words > WORDS_BYTES_MAX {
+            return Err(at.fault(format!(
+                "written out the schema has more than {WORDS_BYTES_MAX} bytes of names, docs and symbols"
+            )));
+        }
+        if depth > DEPTH_MAX {
+            return Err(at.fault(format!("types are nested more than {DEPTH_MAX} deep")));
+        }
+        Ok(Sized { kind: Arc::new(kind), types, depth, words })
     }
 }
 
@@ -214,6 +253,7 @@ impl Parser {
             "bytes" => Avro::Bytes,
             "string" => Avro::String,
             _ => {
+                check_length(name, at)?;
                 let full = full_name(name, at.namespace);
                 return match self.named.get(&full).or_else(|| self.named.get(name)) {
                     Some(Some(known)) => Ok(known.clone()),
@@ -240,8 +280,8 @@ impl Parser {
             }
             parsed.push(branch);
         }
-        let (types, depth) = sum(&parsed, at)?;
-        Ok(Sized { kind: Arc::new(Avro::Union(parsed.into_iter().map(|b| b.kind).collect())), types, depth })
+        let branches = parsed.iter().map(|b| b.kind.clone()).collect();
+        Sized::of(Avro::Union(branches), &parsed, 0, at)
     }
 
     fn object(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
@@ -272,8 +312,7 @@ impl Parser {
         let items = object.get(of).ok_or_else(|| at.fault(format!("no `{of}`")))?;
         let path = at.below(if of == "items" { "element" } else { "value" });
         let items = self.any(items, &At { path: &path, depth: at.depth + 1, ..*at })?;
-        let (types, depth) = sum(std::slice::from_ref(&items), at)?;
-        Ok(Sized { kind: Arc::new(make(items.kind)), types, depth })
+        Sized::of(make(items.kind.clone()), std::slice::from_ref(&items), 0, at)
     }
 
     fn record(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
@@ -282,12 +321,14 @@ impl Parser {
             object.get("fields").and_then(Value::as_array).ok_or_else(|| at.fault("a record without fields"))?;
         let mut parsed = Vec::with_capacity(fields.len());
         let mut sizes = Vec::with_capacity(fields.len());
+        let mut words = 0usize;
         let mut names = std::collections::HashSet::new();
         for field in fields {
             let name = field.get("name").and_then(Value::as_str).ok_or_else(|| at.fault("a field without a name"))?;
             if !names.insert(name) {
                 return Err(at.fault(format!("two fields are named `{name}`")));
             }
+            check_length(name, at)?;
             let path = at.below(name);
             let inner = At { path: &path, namespace: &namespace, depth: at.depth + 1 };
             let kind = field.get("type").ok_or_else(|| inner.fault("a field without a type"))?;
@@ -297,12 +338,12 @@ impl Parser {
             let doc = field.get("doc").and_then(Value::as_str).map(str::to_string);
             let aliases = field.get("aliases").and_then(Value::as_array);
             let aliases = aliases.into_iter().flatten().filter_map(Value::as_str).take(ALIASES_MAX);
-            let aliases = aliases.map(str::to_string).collect();
+            let aliases: Vec<String> = aliases.map(str::to_string).collect();
+            words += name.len() + doc.as_ref().map_or(0, String::len) + aliases.iter().map(String::len).sum::<usize>();
             parsed.push(AvroField { name: name.to_string(), kind: sized.kind.clone(), doc, aliases });
             sizes.push(sized);
         }
-        let (types, depth) = sum(&sizes, at)?;
-        let sized = Sized { kind: Arc::new(Avro::Record(parsed)), types, depth };
+        let sized = Sized::of(Avro::Record(parsed), &sizes, words, at)?;
         self.named.insert(full, Some(sized.clone()));
         Ok(sized)
     }
@@ -311,9 +352,10 @@ impl Parser {
         let (full, _) = self.declare(object, at)?;
         let symbols =
             object.get("symbols").and_then(Value::as_array).ok_or_else(|| at.fault("an enum without symbols"))?;
-        let symbols = symbols.iter().map(|s| s.as_str().map(str::to_string)).collect::<Option<Vec<_>>>();
+        let symbols = symbols.iter().map(|s| s.as_str().map(Box::from)).collect::<Option<Arc<[Box<str>]>>>();
         let symbols = symbols.ok_or_else(|| at.fault("an enum symbol that is not text"))?;
-        let sized = Sized::leaf(Avro::Enum(symbols));
+        let words = symbols.iter().map(|s| s.len() + 1).sum();
+        let sized = Sized::of(Avro::Enum(symbols), &[], words, at)?;
         self.named.insert(full, Some(sized.clone()));
         Ok(sized)
     }
@@ -333,6 +375,7 @@ impl Parser {
         let name = object.get("name").and_then(Value::as_str).ok_or_else(|| at.fault("a named type without a name"))?;
         let namespace = object.get("namespace").and_then(Value::as_str).unwrap_or(at.namespace);
         let full = full_name(name, namespace);
+        check_length(&full, at)?;
         if self.named.contains_key(&full) {
             return Err(at.fault(format!("type `{full}` is defined twice")));
         }
@@ -347,16 +390,12 @@ pub fn full_name(name: &str, namespace: &str) -> String {
     if name.contains('.') || namespace.is_empty() { name.to_string() } else { format!("{namespace}.{name}") }
 }
 
-fn sum(parts: &[Sized], at: &At<'_>) -> Result<(usize, usize), String> {
-    let types = parts.iter().map(|p| p.types).fold(1, usize::saturating_add);
-    let depth = parts.iter().map(|p| p.depth).max().unwrap_or(0) + 1;
-    if types > TYPES_MAX {
-        return Err(at.fault(format!("written out the schema has more than {TYPES_MAX} types")));
+fn check_length(name: &str, at: &At<'_>) -> Result<(), String> {
+    if name.len() > NAME_BYTES_MAX {
+        let start: String = name.chars().take(40).collect();
+        return Err(at.fault(format!("the name `{start}…` has more than {NAME_BYTES_MAX} bytes")));
     }
-    if depth > DEPTH_MAX {
-        return Err(at.fault(format!("types are nested more than {DEPTH_MAX} deep")));
-    }
-    Ok((types, depth))
+    Ok(())
 }
 
 /// The logical type of `object` over `plain`. One that is unknown or does not fit its type is ignored, as the Avro

@@ -5,8 +5,11 @@
 //! waited out (DESIGN rule 18).
 
 mod references;
+mod reply;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+pub use self::reply::schema_in_answers;
+
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +20,7 @@ use serde::Deserialize;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use url::Url;
 
+use self::reply::{Gathering, No, SchemaBody};
 use crate::{Error, Result};
 
 /// What identifies the content of a schema, whatever its spacing and the order of its attributes.
@@ -125,14 +129,13 @@ pub struct Registry {
     known: Arc<Mutex<Known>>,
 }
 
-/// Schemas kept in memory.
+/// Schemas kept in memory, and how many bytes of text.
 const SCHEMAS_MAX: usize = 4_096;
+const TEXT_BYTES_MAX: usize = 64 << 20;
 /// Ids whose content is remembered (24 bytes each).
 const PINS_MAX: usize = 262_144;
 /// The largest answer that is read.
 const BODY_MAX: usize = 4 << 20;
-/// How many schemas of other subjects a schema may refer to, directly or not.
-const REFERENCES_MAX: usize = 100;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The first pause after a failed try, and the longest.
@@ -143,19 +146,22 @@ struct Known {
     schemas: HashMap<i32, Schema>,
     /// Ids in the order they came, to let the oldest go.
     order: VecDeque<i32>,
+    /// Of the texts in `schemas`.
+    bytes: usize,
     pins: HashMap<i32, Fingerprint>,
 }
 
 impl Known {
     fn admit(&mut self, schema: Schema) -> Result<Schema, RegistryError> {
         self.pin(schema.id, schema.fingerprint)?;
-        if self.schemas.insert(schema.id, schema.clone()).is_none() {
-            self.order.push_back(schema.id);
-            if self.order.len() > SCHEMAS_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.schemas.remove(&oldest);
-            }
+        self.bytes += schema.text.len();
+        match self.schemas.insert(schema.id, schema.clone()) {
+            Some(before) => self.bytes -= before.text.len(),
+            None => self.order.push_back(schema.id),
+        }
+        while self.order.len() > SCHEMAS_MAX || self.bytes > TEXT_BYTES_MAX {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.bytes -= self.schemas.remove(&oldest).map_or(0, |gone| gone.text.len());
         }
         Ok(schema)
     }
@@ -172,39 +178,11 @@ impl Known {
     }
 }
 
-/// What the registry answers about a schema; attributes we do not know are passed over.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SchemaBody {
-    schema: String,
-    schema_type: Option<String>,
-    #[serde(default)]
-    references: Vec<Reference>,
-    id: Option<i32>,
-    subject: Option<String>,
-    version: Option<i32>,
-}
-
-/// A type of another subject that a schema refers to.
-#[derive(Deserialize)]
-struct Reference {
-    name: String,
-    subject: String,
-    version: i32,
-}
-
 #[derive(Deserialize)]
 struct OpinionBody {
     is_compatible: bool,
     #[serde(default)]
     messages: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct ErrorBody {
-    error_code: i64,
-    #[serde(default)]
-    message: String,
 }
 
 impl Registry {
@@ -213,6 +191,11 @@ impl Registry {
     /// # Errors
     /// [`Error::Config`] if the URL is not one of http or https, or a certificate or key cannot be read.
     pub fn new(url: &str, access: Access) -> Result<Registry> {
+        Registry::patient(url, access, TIMEOUT)
+    }
+
+    /// A registry whose answers may take this long, from the request to their last byte.
+    fn patient(url: &str, access: Access, timeout: Duration) -> Result<Registry> {
         let mut base: Url =
             url.parse().map_err(|e| Error::Config(format!("schema_registry.url: not an address ({e})")))?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
@@ -230,7 +213,7 @@ impl Registry {
         }
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
+            .timeout(timeout)
             // A redirect could carry the password to another host.
             .redirect(reqwest::redirect::Policy::none());
         let wrong = |key: &str| Error::Config(format!("schema_registry.tls.{key}: not a certificate or key in PEM"));
@@ -359,44 +342,18 @@ impl Registry {
     /// The schema of an answer, if it is one that Firn reads. Types of other subjects are written out in it.
     async fn readable(&self, body: SchemaBody, id: i32, what: &str) -> Result<Schema, RegistryError> {
         let refuse = |reason: String| RegistryError::Unsupported { what: what.to_owned(), reason };
-        match body.schema_type.as_deref() {
-            None | Some("AVRO") => {}
-            Some(other) => return Err(refuse(format!("is of type {}; only AVRO is read", shortened(other)))),
-        }
-        let text = match body.references.is_empty() {
-            true => body.schema,
-            false => {
-                let types = self.referenced(body.references, what).await?;
-                references::write_out(&body.schema, &types).map_err(refuse)?
-            }
-        };
-        let fingerprint = Fingerprint::of(&text);
-        Ok(Schema { id, text: Arc::from(text), fingerprint })
-    }
-
-    /// The texts of the schemas that these and their own references name, by the name of their type.
-    async fn referenced(&self, first: Vec<Reference>, what: &str) -> Result<Vec<(String, String)>, RegistryError> {
-        let mut waiting = VecDeque::from(first);
-        let (mut types, mut asked) = (Vec::new(), HashSet::new());
-        while let Some(Reference { name, subject, version }) = waiting.pop_front() {
-            if !asked.insert((subject.clone(), version, name.clone())) {
-                continue;
-            }
-            if asked.len() > REFERENCES_MAX {
-                let reason = format!("it refers to more than {REFERENCES_MAX} other schemas");
-                return Err(RegistryError::Unsupported { what: what.to_owned(), reason });
-            }
+        let mut gathering = Gathering::new(body).map_err(refuse)?;
+        while let Some(reference) = gathering.next() {
+            let (subject, version) = (&reference.subject, reference.version.to_string());
             let of = format!("version {version} of subject {subject}, to which {what} refers");
-            let body: SchemaBody = match self.get(&["subjects", &subject, "versions", &version.to_string()], &of).await
-            {
+            let body = match self.get(&["subjects", subject, "versions", &version], &of).await {
                 // The schema itself is there: what is missing is no fault of the records that name it.
                 Err(RegistryError::NotFound(of)) => return Err(self.unavailable(&format!("it has no {of}"))),
                 other => other?,
             };
-            waiting.extend(body.references);
-            types.push((name, body.schema));
+            gathering.take(reference, body).map_err(refuse)?;
         }
-        Ok(types)
+        gathering.finish(id).map_err(refuse)
     }
 
     fn url(&self, path: &[&str]) -> Url {
@@ -424,23 +381,13 @@ impl Registry {
             None => request,
         };
         let response = request.send().await.map_err(|e| self.unavailable(&cause(&e)))?;
-        let status = response.status();
+        let status = response.status().as_u16();
         let body = self.body(response).await?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|e| self.unavailable(&format!("an unreadable answer ({e})")));
-        }
-        let said = serde_json::from_slice::<ErrorBody>(&body).ok();
-        // 404 alone comes from any web server at a wrong path; the registry's own codes have five digits.
-        match said {
-            Some(error) if status == 404 && (40_400..40_500).contains(&error.error_code) => {
-                Err(RegistryError::NotFound(what.to_owned()))
-            }
-            Some(error) if status == 422 => {
-                Err(RegistryError::Unsupported { what: what.to_owned(), reason: shortened(&error.message) })
-            }
-            Some(error) => Err(self.unavailable(&format!("{status}: {}", shortened(&error.message)))),
-            None => Err(self.unavailable(&status.to_string())),
-        }
+        reply::meaning(status, &body).map_err(|no| match no {
+            No::NotFound => RegistryError::NotFound(what.to_owned()),
+            No::Refused(reason) => RegistryError::Unsupported { what: what.to_owned(), reason },
+            No::Untrusted(reason) => self.unavailable(&reason),
+        })
     }
 
     async fn body(&self, mut response: reqwest::Response) -> Result<Vec<u8>, RegistryError> {

@@ -214,3 +214,24 @@ async fn every_type_in_iceberg_v3() {
 async fn every_type_in_delta() {
     check("{catalog: lake, name: n.t}", "lake.n.t", "delta", &of_every_format()).await;
 }
+
+/// This many records inside of each other, with a number in the innermost.
+fn nested_deeply(records: usize) -> Vec<Cell> {
+    let kind = (0..records).fold(r#""int""#.to_owned(), |kind, i| {
+        format!(r#"{{"type":"record","name":"T{i}","fields":[{{"name":"p","type":{kind}}}]}}"#)
+    });
+    vec![("deep", Box::leak(kind.into_boxed_str()), longs(&[7]))]
+}
+
+/// D9
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_as_deep_as_may_be_are_read_again_in_every_format() {
+    for (table, name) in [
+        ("{catalog: ice, name: n.t, format_version: 2}", "ice.n.t"),
+        ("{catalog: ice, name: n.t, format_version: 3}", "ice.n.t"),
+        ("{catalog: lake, name: n.t}", "lake.n.t"),
+    ] {
+        let text = written(table, name, &nested_deeply(31)).await;
+        assert_eq!(text.matches("{p: ").count(), 31, "{text}");
+    }
+}

@@ -196,6 +196,19 @@ fn small_bytes_cannot_ask_for_large_memory() {
     assert_eq!(rows(&decoder.finish().unwrap().batch), ["[null null]"]);
 }
 
+/// INV-18
+#[test]
+fn long_symbols_count_as_what_they_take() {
+    let symbol = "x".repeat(1 << 20);
+    let kind = format!(r#"{{"type":"enum","name":"E","symbols":["{symbol}"]}}"#);
+    let mut decoder =
+        decoder(&record(&format!(r#"{{"name":"a","type":{kind}}},{{"name":"b","type":"E"}}"#)), &append());
+    for _ in 0..10 {
+        assert_eq!(push_body(&mut decoder, &[0, 0]), Pushed::Row);
+    }
+    assert!(decoder.bytes() > 20 << 20 && decoder.bytes_about() > 20 << 20, "{}", decoder.bytes_about());
+}
+
 #[test]
 fn a_bad_record_says_where_and_why() {
     let mut decoder = decoder(&schema(""), &upsert(&["id"]));

@@ -115,6 +115,24 @@ fn schemas_that_grow_beyond_bounds_are_refused() {
     assert!(table(&format!(r#"{{"name":"f","type":{deep}}}"#), &append(), 2).is_err());
 }
 
+/// D9
+#[test]
+fn columns_too_deep_for_the_metadata_of_a_table_are_refused() {
+    let nested = |levels: usize, wrap: fn(usize, String) -> String| {
+        let kind = (1..levels).fold(r#""int""#.to_owned(), |kind, level| wrap(level, kind));
+        table(&format!(r#"{{"name":"f","type":{kind}}}"#), &append(), 2)
+    };
+    let wraps: [fn(usize, String) -> String; 3] = [
+        |level, kind| format!(r#"{{"type":"record","name":"T{level}","fields":[{{"name":"p","type":{kind}}}]}}"#),
+        |_, kind| format!(r#"{{"type":"array","items":{kind}}}"#),
+        |_, kind| format!(r#"{{"type":"map","values":{kind}}}"#),
+    ];
+    for wrap in wraps {
+        assert!(nested(32, wrap).is_ok());
+        assert!(nested(33, wrap).unwrap_err().contains("columns are nested more than 32 deep"));
+    }
+}
+
 #[test]
 fn key_columns_are_required_and_come_from_the_record_key_where_no_key_is_named() {
     let value = r#"{"name":"id","type":["null","int"]},{"name":"v","type":"string"}"#;

@@ -53,19 +53,22 @@ pub fn matches(columns: &[Named<'_>], fields: &[Named<'_>]) -> Vec<Option<usize>
     found
 }
 
+/// How deeply columns may be nested. The metadata of both formats is JSON, in which a struct takes three levels, and readers,
+/// those of Firn among them, give up at 128: a table with a deeper column could be created and never be read.
+const DEPTH_MAX: usize = 32;
 /// How long a name may be: Delta's and Hive's catalogs keep no longer ones.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Refuses names that engines would mistake for each other or for paths: at every depth, each is to be one column for
-/// everybody.
+/// Refuses names that engines would mistake for each other or for paths, and columns that are too deep inside of others: at
+/// every depth, each is to be one column for everybody.
 ///
 /// # Errors
-/// The path of the name, and what is wrong with it.
+/// The path of the column, and what is wrong with it.
 pub fn check_names(fields: &[Field]) -> Result<(), String> {
-    check_level(fields, "")
+    check_level(fields, "", 1)
 }
 
-fn check_level(fields: &[Field], within: &str) -> Result<(), String> {
+fn check_level(fields: &[Field], within: &str, depth: usize) -> Result<(), String> {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
     for field in fields {
         let name = field.name.as_str();
@@ -82,10 +85,14 @@ fn check_level(fields: &[Field], within: &str) -> Result<(), String> {
             ));
         }
         let mut kind = &field.kind;
-        let mut path = path;
+        let (mut path, mut depth) = (path, depth);
         loop {
+            if depth > DEPTH_MAX {
+                return Err(format!("field `{path}`: columns are nested more than {DEPTH_MAX} deep"));
+            }
+            depth += 1;
             kind = match kind {
-                Type::Struct(fields) => break check_level(fields, &path)?,
+                Type::Struct(fields) => break check_level(fields, &path, depth)?,
                 Type::List(element) => &element.kind,
                 Type::Map(_, value) => &value.kind,
                 _ => break,

@@ -14,6 +14,10 @@ use serde_json::Value;
 const DEPTH_MAX: usize = 200;
 /// More differences than anybody reads.
 const FINDINGS_MAX: usize = 20;
+/// How many pairs of types are compared: two unions of many branches make a pair of each two.
+const PAIRS_MAX: usize = 1_000_000;
+/// How long a name or namespace may be: each type that is declared in a namespace repeats it.
+const NAME_BYTES_MAX: usize = 1024;
 
 /// Which direction a subject promises, and against which of its versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,28 +83,31 @@ impl Physical {
     /// From the schema's JSON; the error says what is wrong with it.
     pub(super) fn parse(schema: &Value) -> Result<Physical, String> {
         let mut bare = schema.clone();
-        drop_logical_types(&mut bare);
+        make_physical(&mut bare)?;
         Schema::parse(&bare).map(Physical).map_err(|error| error.to_string())
     }
 }
 
-fn drop_logical_types(schema: &mut Value) {
+/// Drops the logical types, and refuses names that are too long.
+fn make_physical(schema: &mut Value) -> Result<(), String> {
     match schema {
-        Value::Array(branches) => branches.iter_mut().for_each(drop_logical_types),
+        Value::Array(branches) => branches.iter_mut().try_for_each(make_physical),
         Value::Object(attributes) => {
             attributes.remove("logicalType");
-            for (name, attribute) in attributes.iter_mut() {
-                match name.as_str() {
-                    "type" | "items" | "values" => drop_logical_types(attribute),
-                    // A field is an object with a type, as a schema is; its default is never looked into.
-                    "fields" => drop_logical_types(attribute),
-                    _ => {}
-                }
+            let mut names = ["name", "namespace"].iter().filter_map(|key| attributes.get(*key)?.as_str());
+            if names.any(|name| name.len() > NAME_BYTES_MAX) {
+                return Err(format!("a name has more than {NAME_BYTES_MAX} bytes"));
             }
+            // A field is an object with a type, as a schema is; its default is never looked into.
+            let parts = attributes.iter_mut().filter(|(key, _)| PARTS.contains(&key.as_str()));
+            parts.map(|(_, part)| part).try_for_each(make_physical)
         }
-        _ => {}
+        _ => Ok(()),
     }
 }
+
+/// The attributes that hold types.
+const PARTS: [&str; 4] = ["type", "items", "values", "fields"];
 
 /// What stands against `new` following `old` at this level, in the words of Confluent's registry; nothing if it may.
 pub(super) fn differences(level: Level, new: &Physical, old: &Physical) -> Vec<String> {
@@ -165,6 +172,9 @@ impl<'s> Walk<'s> {
         }
         if self.path.len() >= DEPTH_MAX {
             return self.differ("TOO_DEEP", format!("nested more than {DEPTH_MAX} deep"));
+        }
+        if self.seen.len() >= PAIRS_MAX {
+            return self.differ("TOO_LARGE", format!("more than {PAIRS_MAX} pairs of types to compare"));
         }
         self.seen.insert(pair, true);
         let verdict = self.compare(reader, in_reader, writer, in_writer);

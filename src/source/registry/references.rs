@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 /// How deeply schemas may be nested while they are written out.
 const DEPTH_MAX: usize = 100;
 /// How long a schema may become that is written out.
-const BYTES_MAX: usize = 4 << 20;
+const BYTES_MAX: usize = 2 << 20;
 
 /// `schema` with each type that it mentions and does not define written out at its first mention. `types` are the texts
 /// of the referenced schemas by the name of their type.

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -58,6 +59,7 @@ async fn a_schema_is_asked_for_once_and_with_the_password() {
     assert!(registry.cached(7).is_some() && registry.cached(8).is_none());
 }
 
+/// D6
 #[tokio::test]
 async fn only_the_registrys_own_not_found_makes_a_record_bad() {
     let answers: Vec<(u16, String, bool)> = vec![
@@ -109,6 +111,7 @@ async fn an_outage_is_waited_out() {
     assert_eq!((&*schema.text, failed, asked.load(Ordering::Relaxed)), ("\"long\"", 2, 3));
 }
 
+/// D4
 #[tokio::test]
 async fn another_schema_under_a_known_id_is_named() {
     let (registry, _) = fake(|n, _, _| match n {
@@ -222,7 +225,164 @@ async fn subjects_are_escaped_and_versions_read() {
     assert!(registry.cached(12).is_some());
 }
 
+/// What the server sends, and until when: it closes the connection, keeps it open, or goes on sending the rest for ever.
+enum Then {
+    Close,
+    Wait,
+    Repeat(Vec<u8>),
+    Drip(&'static [u8]),
+}
+
+/// A registry at which every connection is answered with these bytes; how many connections there were, and how many bytes
+/// it could send.
+async fn raw(first: Vec<u8>, then: Then) -> (Registry, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, sent) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (count, bytes, shared) = (asked.clone(), sent.clone(), Arc::new((first, then)));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let (bytes, shared) = (bytes.clone(), shared.clone());
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let (first, then) = &*shared;
+                stream.write_all(first).await?;
+                match then {
+                    Then::Close => {}
+                    Then::Wait => tokio::time::sleep(Duration::from_secs(60)).await,
+                    Then::Repeat(part) => loop {
+                        stream.write_all(part).await?;
+                        bytes.fetch_add(part.len(), Ordering::Relaxed);
+                    },
+                    Then::Drip(part) => loop {
+                        stream.write_all(part).await?;
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    },
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    (Registry::patient(&url, Access::default(), Duration::from_secs(2)).unwrap(), asked, sent)
+}
+
+fn http(head: &str, body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 200 OK\r\n{head}\r\n").as_bytes(), body].concat()
+}
+
+/// INV-17, INV-18, D6
+#[tokio::test]
+async fn no_answer_takes_more_memory_or_time_than_there_is() {
+    let sized = |body: &[u8]| http(&format!("content-length: {}\r\n", body.len()), body);
+    let deep = "[".repeat(100_000);
+    let ones = "1,".repeat(500_000);
+    let mut gzip = http("content-encoding: gzip\r\ncontent-length: 26\r\n", b"");
+    gzip.extend([
+        0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x4b, 0x4c, 0x44, 0, 0, 0x0b, 0x7e, 0x2b, 0x0c, 3, 0, 0, 0, 0, 0, 0,
+    ]);
+    let cases: Vec<(&str, Vec<u8>, Then)> = vec![
+        ("closed at once", Vec::new(), Then::Close),
+        ("silence", Vec::new(), Then::Wait),
+        ("not http", b"220 smtp.example\r\n".to_vec(), Then::Wait),
+        (
+            "a head that never ends",
+            b"HTTP/1.1 200 OK\r\n".to_vec(),
+            Then::Repeat([&b"x: "[..], &[b'y'; 8000], b"\r\n"].concat()),
+        ),
+        ("a head that drips", b"HTTP/1.1 200 OK\r\n".to_vec(), Then::Drip(b"x: y\r\n")),
+        (
+            "a body that never ends",
+            http("transfer-encoding: chunked\r\n", b""),
+            Then::Repeat([&b"10000\r\n"[..], &[b' '; 65536], b"\r\n"].concat()),
+        ),
+        ("a body of 1 TiB", http("content-length: 1099511627776\r\n", b""), Then::Repeat(vec![b' '; 65536])),
+        ("a body that drips", http("content-length: 1000000\r\n", b""), Then::Drip(b" ")),
+        ("a body that stops", http("content-length: 100\r\n", br#"{"schema":"#), Then::Wait),
+        ("a body that is cut off", http("content-length: 100\r\n", br#"{"schema":"\"int\""}"#), Then::Close),
+        (
+            "a chunk of a size that is none",
+            http("transfer-encoding: chunked\r\n", b"ffffffffffffffffff\r\n"),
+            Then::Wait,
+        ),
+        ("two lengths", http("content-length: 1\r\ncontent-length: 2\r\n", b"{}"), Then::Close),
+        ("100 000 levels", sized(deep.as_bytes()), Then::Close),
+        (
+            "100 000 levels of references",
+            sized(format!(r#"{{"schema":"x","references":{deep}"#).as_bytes()),
+            Then::Close,
+        ),
+        ("100 000 levels of something else", sized(format!(r#"{{"schema":"x","else":{deep}"#).as_bytes()), Then::Close),
+        (
+            "numbers for references",
+            sized(format!(r#"{{"schema":"x","references":[{ones}1]}}"#).as_bytes()),
+            Then::Close,
+        ),
+        ("a number for a schema", sized(br#"{"schema": 1}"#), Then::Close),
+        ("no utf-8", sized(b"{\"schema\": \"\xff\"}"), Then::Close),
+        ("a page", sized(b"<html>"), Then::Close),
+        ("compressed, and nobody asked for it", gzip, Then::Close),
+        (
+            "a redirect to itself",
+            b"HTTP/1.1 302 Found\r\nlocation: /schemas/ids/1\r\ncontent-length: 0\r\n\r\n".to_vec(),
+            Then::Close,
+        ),
+        ("an empty success", b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), Then::Close),
+    ];
+    for (what, first, then) in cases {
+        let (registry, asked, sent) = raw(first, then).await;
+        let started = std::time::Instant::now();
+        let error = registry.schema(1).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Unavailable { .. }), "{what}: {error}");
+        assert!(error.to_string().len() < 500, "{what}: {error}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{what}: {:?}", started.elapsed());
+        // What fits into the sockets' buffers may be sent and is never read.
+        assert!(sent.load(Ordering::Relaxed) < BODY_MAX + (16 << 20), "{what}: {sent:?} bytes");
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "{what}: asked again");
+        assert!(registry.cached(1).is_none(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_answer_calls_itself_does_not_matter() {
+    for kind in ["text/html", "application/octet-stream", "nonsense"] {
+        let head = format!("content-type: {kind}\r\ncontent-length: 20\r\n");
+        let (registry, ..) = raw(http(&head, br#"{"schema":"\"int\""}"#), Then::Close).await;
+        assert_eq!(&*registry.schema(1).await.unwrap().text, "\"int\"", "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn schemas_that_others_refer_to_are_bounded_together() {
+    let (registry, _) = fake(|n, _, _| {
+        let next = json!([{"name": "x", "subject": format!("s{n}"), "version": 1}]);
+        json(200, &json!({"schema": format!("\"{}\"", "x".repeat(500_000)), "references": next}))
+    })
+    .await;
+    let error = registry.schema(1).await.unwrap_err();
+    assert!(error.to_string().contains("have more than 2097152 bytes"), "{error}");
+    let all: Vec<_> = (0..101).map(|n| json!({"name": "x", "subject": "s", "version": n})).collect();
+    let (registry, asked) = fake(move |_, _, _| json(200, &json!({"schema": "\"x\"", "references": all}))).await;
+    let error = registry.schema(1).await.unwrap_err();
+    assert!(error.to_string().contains("refers to more than 100"), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "none of them is fetched");
+}
+
 /// INV-18
+#[test]
+fn the_cache_is_bounded_in_bytes_too() {
+    let mut known = Known::default();
+    let text: Arc<str> = Arc::from("x".repeat(1 << 20));
+    for id in 0..100 {
+        known.admit(Schema { id, text: text.clone(), fingerprint: Fingerprint(0) }).unwrap();
+        known.admit(Schema { id, text: text.clone(), fingerprint: Fingerprint(0) }).unwrap();
+    }
+    assert_eq!((known.schemas.len(), known.order.len(), known.bytes), (64, 64, 64 << 20));
+    assert!(known.schemas.contains_key(&99) && !known.schemas.contains_key(&35));
+}
+
+/// D4, INV-18
 #[test]
 fn the_cache_lets_the_oldest_go_but_not_what_it_meant() {
     let mut known = Known::default();

@@ -152,3 +152,15 @@ fn chains_of_names_end_at_a_limit_and_not_with_the_stack() {
     check(&chain(100, "here"), &chain(100, "there"), None);
     check(&chain(5_000, "here"), &chain(5_000, "there"), Some("TOO_DEEP"));
 }
+
+#[test]
+fn unions_of_many_branches_and_long_names_end_at_a_limit() {
+    let union = |prefix: &str| {
+        let branch = |i: usize| format!(r#"{{"type":"fixed","name":"{prefix}{i}","size":1}}"#);
+        format!("[{}]", (0..3_000).map(branch).collect::<Vec<_>>().join(","))
+    };
+    let many = union("a");
+    assert!(!reads(&many, &many).is_empty(), "more pairs than are compared");
+    let long = serde_json::json!({"type": "record", "name": "R", "namespace": "n".repeat(2_000), "fields": []});
+    assert_eq!(Physical::parse(&long).unwrap_err(), "a name has more than 1024 bytes");
+}
