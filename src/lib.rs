@@ -1,7 +1,7 @@
 //! Firn upserts Avro events from Kafka, exactly once, into lakehouse tables that read like append-only ones.
 //!
 //! Arrows point one way: [`service`] wires the edges ([`source`], [`avro`], [`files`], [`table`], [`query`],
-//! [`embedded`]) to the pure [`core`], and nothing in the core names an edge. `docs/architecture.md` has the map,
+//! [`embedded`], [`telemetry`]) to the pure [`core`], and nothing in the core names an edge. `docs/architecture.md` has the map,
 //! the vocabulary and the invariants.
 
 pub mod avro;
@@ -15,5 +15,6 @@ pub mod service;
 pub mod settings;
 pub mod source;
 pub mod table;
+pub mod telemetry;
 
 pub use error::{Error, Result};

@@ -11,7 +11,7 @@ use firn::commands::{
     OffsetsShowArgs, PartitionOffset, RunArgs, SqlArgs, TopicSpec, VerdictArgs,
 };
 use firn::query::Format;
-use firn::settings::Role;
+use firn::settings::{LogFormat, Role, Settings};
 use firn::{Error, Result};
 use tracing_subscriber::EnvFilter;
 
@@ -23,9 +23,9 @@ static ALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "firn", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
-    /// How log lines on stderr look
-    #[arg(long, value_enum, default_value_t = Log::Text, global = true)]
-    log: Log,
+    /// How log lines on stderr look [default: what `observe.log` says for run, else text]
+    #[arg(long, value_enum, global = true)]
+    log: Option<Log>,
     /// Which log lines, as `level` or `target=level,…` [default: info for run and broker, else warn]
     #[arg(long = "log-filter", env = "FIRN_LOG", global = true, value_name = "FILTER", hide_env_values = true)]
     filter: Option<String>,
@@ -233,13 +233,7 @@ enum SqlFormat {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = Pipe { inner: io::stdout(), closed: false };
-    let ended = start_logging(&cli).and_then(|()| runtime()).and_then(|runtime| {
-        let ended = runtime.block_on(dispatch(cli.command, &mut out));
-        // A prompt's reading thread must not hold the process.
-        runtime.shutdown_background();
-        ended
-    });
-    match ended {
+    match execute(cli, &mut out) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader has seen enough (`firn sql … | head`): not a fault.
         Err(_) if out.closed => ExitCode::SUCCESS,
@@ -251,16 +245,32 @@ fn main() -> ExitCode {
     }
 }
 
+fn execute(cli: Cli, out: commands::Output<'_>) -> Result<()> {
+    // How `run` logs is in its settings.
+    let settings = match &cli.command {
+        Command::Run { config: Config { config }, .. } => Some(Settings::load(config)?),
+        _ => None,
+    };
+    start_logging(&cli, settings.as_ref().map_or(LogFormat::Text, |settings| settings.observe.log))?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(dispatch(cli.command, settings, out));
+    // A prompt's reading thread must not hold the process.
+    runtime.shutdown_background();
+    ended
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|e| Error::Unreachable(format!("cannot start threads: {e}")))
 }
 
-async fn dispatch(command: Command, out: commands::Output<'_>) -> Result<()> {
+/// Carries a command out, with the settings where they were needed before.
+async fn dispatch(command: Command, settings: Option<Settings>, out: commands::Output<'_>) -> Result<()> {
     match command {
         Command::Demo { dir, exit, events } => commands::demo(DemoArgs { dir, exit, events }, out).await,
         Command::Run { config: Config { config }, until_caught_up, roles } => {
-            commands::run(RunArgs { config, until_caught_up, roles }, out).await
+            let settings = settings.map_or_else(|| Settings::load(&config), Ok)?;
+            commands::run(RunArgs { settings, until_caught_up, roles }).await
         }
         Command::Sql { config: Config { config }, format, query } => {
             commands::sql(SqlArgs { config, format: format.into(), query }, out).await
@@ -329,7 +339,7 @@ impl From<SqlFormat> for Format {
 }
 
 /// Sends log lines to stderr: stdout is for answers.
-fn start_logging(cli: &Cli) -> Result<()> {
+fn start_logging(cli: &Cli, configured: LogFormat) -> Result<()> {
     let default = match cli.command {
         Command::Run { .. } | Command::Broker { .. } => "info",
         _ => "warn",
@@ -338,9 +348,14 @@ fn start_logging(cli: &Cli) -> Result<()> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|e| Error::Config(format!("FIRN_LOG is no log filter: {e}; write one like info or firn=debug")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
-    let started = match cli.log {
-        Log::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
-        Log::Json => builder.json().flatten_event(true).try_init(),
+    let format = match cli.log {
+        Some(Log::Text) => LogFormat::Text,
+        Some(Log::Json) => LogFormat::Json,
+        None => configured,
+    };
+    let started = match format {
+        LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|e| Error::Internal(format!("logging cannot start: {e}")))
 }

@@ -43,7 +43,32 @@ pub enum Reason {
     NullOrder,
 }
 
+/// The last one is as far from the first as there are of them.
+const _: () = assert!(Reason::ALL.len() == Reason::NullOrder as usize + 1, "a reason is missing in Reason::ALL");
+
 impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 18] = [
+        Reason::Magic,
+        Reason::TooShort,
+        Reason::TooLarge,
+        Reason::Truncated,
+        Reason::TrailingBytes,
+        Reason::BadVarint,
+        Reason::BadLength,
+        Reason::BadBlock,
+        Reason::UnionBranch,
+        Reason::EnumIndex,
+        Reason::BadBoolean,
+        Reason::InvalidUtf8,
+        Reason::OutOfRange,
+        Reason::DecimalPrecision,
+        Reason::BadUuid,
+        Reason::NullKey,
+        Reason::BadKey,
+        Reason::NullOrder,
+    ];
+
     /// The name in metrics and dead letters: lowercase words joined by underscores.
     #[must_use]
     pub fn code(self) -> &'static str {

@@ -46,8 +46,8 @@ pub struct DemoArgs {
 /// `firn run`.
 #[derive(Debug, Clone)]
 pub struct RunArgs {
-    /// The settings file.
-    pub config: PathBuf,
+    /// What the settings file says.
+    pub settings: Settings,
     /// End with success once every partition has reached the end seen at start.
     pub until_caught_up: bool,
     /// Narrows the roles of the file; empty: all of them.
@@ -130,15 +130,16 @@ impl FromStr for TopicSpec {
 /// # Errors
 /// [`Error::Config`] when the settings are wrong, [`Error::Unreachable`] when a dependency does not answer at start,
 /// [`Error::Decision`] when the data needs a person.
-pub async fn run(args: RunArgs, _out: Output<'_>) -> Result<()> {
-    let settings = load(&args.config)?;
-    let roles = narrowed(&settings, &args.roles)?;
+pub async fn run(args: RunArgs) -> Result<()> {
+    let settings = &args.settings;
+    log_notes(settings);
+    let roles = narrowed(settings, &args.roles)?;
     if roles.contains(&Role::Writer) {
-        refuse_embedded(&settings)?;
+        refuse_embedded(settings)?;
     }
     let stop = stop_signal()?;
     let options = RunOptions { until_caught_up: args.until_caught_up, ..RunOptions::default() };
-    service::run(&settings, &options, &stop).await
+    service::run(settings, &options, &stop).await
 }
 
 /// Answers one query on the configured catalogs, or opens a prompt.
@@ -208,10 +209,14 @@ pub fn stop_signal() -> Result<CancellationToken> {
 /// Reads the settings and logs what has no effect.
 fn load(config: &std::path::Path) -> Result<Settings> {
     let settings = Settings::load(config)?;
+    log_notes(&settings);
+    Ok(settings)
+}
+
+fn log_notes(settings: &Settings) {
     for note in &settings.notes {
         tracing::warn!(note, "a setting has no effect");
     }
-    Ok(settings)
 }
 
 /// The roles of this process: those of the file, or the wanted ones among them.

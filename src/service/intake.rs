@@ -17,11 +17,11 @@ use crate::core::offsets::{Epoch, PartitionId};
 use crate::error::Error;
 use crate::settings::{OnBadRecord, OnIncompatibleSchema, OnUnknownType};
 use crate::source::{DeadLetters, Flow, Handler, Message, Taken, TopicPartition};
+use crate::telemetry::Beat;
 
 /// A chunk is passed on when it holds this many events…
 const CHUNK_EVENTS: usize = 65_536;
-/// …or this many bytes…
-const CHUNK_BYTES: usize = 32 << 20;
+/// …or as many bytes as its share of the memory allows…
 /// …or when its first event has waited this long.
 const CHUNK_WAIT: Duration = Duration::from_millis(100);
 /// How long a schema id that the registry does not know counts as unknown before it is asked for again.
@@ -30,9 +30,11 @@ const UNKNOWN_SCHEMA: Duration = Duration::from_secs(10);
 const BAD_LOGGED_PER_SECOND: u32 = 10;
 
 /// The reason of records whose schema does not fit the tables.
-const INCOMPATIBLE: &str = "incompatible_schema";
+pub(super) const INCOMPATIBLE: &str = "incompatible_schema";
 /// The reason of records of a type that no table takes.
-const UNKNOWN_TYPE: &str = "unknown_type";
+pub(super) const UNKNOWN_TYPE: &str = "unknown_type";
+/// The reason of records whose schema the registry does not have.
+pub(super) const NO_SCHEMA: &str = "unknown_schema";
 
 /// What the intake tells its pipeline.
 #[derive(Debug)]
@@ -104,6 +106,9 @@ pub(super) struct Intake {
     /// Schemas whose rows the tables cannot hold, where their records are bad ones.
     incompatible: HashMap<(u32, Half), String>,
     rules: Rules,
+    /// A chunk of this many bytes is passed on.
+    chunk_bytes: usize,
+    beat: Beat,
     /// Events in the chunks that were cut.
     good: u64,
     stopped: bool,
@@ -119,6 +124,7 @@ impl Intake {
         answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
         rules: Rules,
         rejected: Arc<std::sync::Mutex<Rejected>>,
+        (chunk_bytes, beat): (usize, Beat),
     ) -> Self {
         Intake {
             lanes,
@@ -134,6 +140,8 @@ impl Intake {
             unknown: HashMap::new(),
             incompatible: HashMap::new(),
             rules,
+            chunk_bytes,
+            beat,
             good: 0,
             stopped: false,
             logged: (Instant::now(), 0),
@@ -183,7 +191,7 @@ impl Intake {
             return false;
         }
         let (events, bytes) = self.lanes.size();
-        if events >= CHUNK_EVENTS || bytes >= CHUNK_BYTES {
+        if events >= CHUNK_EVENTS || bytes >= self.chunk_bytes {
             self.cut();
             return self.pass_on();
         }
@@ -390,8 +398,8 @@ impl Intake {
         }
         match self.unknown.get(&(id, of)) {
             Some((at, reason)) if at.elapsed() < UNKNOWN_SCHEMA => {
-                let text = format!("unknown_schema: {of}: {reason}");
-                return self.reject(message, &Fault { code: "unknown_schema", half: of, text: &text });
+                let text = format!("{NO_SCHEMA}: {of}: {reason}");
+                return self.reject(message, &Fault { code: NO_SCHEMA, half: of, text: &text });
             }
             _ => {}
         }
@@ -458,6 +466,7 @@ impl Handler for Intake {
     }
 
     fn on_idle(&mut self) {
+        self.beat.turn();
         self.take_answers();
         if self.pass_on() && !self.stopped && self.since.is_some_and(|since| since.elapsed() >= CHUNK_WAIT) {
             self.cut();

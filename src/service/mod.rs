@@ -5,6 +5,8 @@ mod epoch;
 mod intake;
 mod lanes;
 mod log;
+mod memory;
+mod observing;
 mod opening;
 mod pipeline;
 mod replay;
@@ -33,23 +35,24 @@ pub use self::schemas::{Latest, latest, record_types, value_subject, value_subje
 pub use self::tables::{Catalogs, event_shape, format, lane_formats, open_catalog, open_engine, open_lake};
 
 use self::intake::{Intake, Rejected, Rules};
+use self::memory::{CHUNKS_QUEUED, Shares};
+use self::observing::Observing;
 use self::opening::{open_lanes, prepare};
 use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, by_identity, topic_ids};
-use self::retry::{backoff, until_reachable};
+use self::retry::{Waiting, backoff};
 use self::schemas::{SchemaDesk, first_topic};
 use self::starts::Starts;
 use self::table_task::TableTask;
 use crate::avro::ValueSchema;
 use crate::core::budget::Budget;
 use crate::settings::{Brokers, Pipeline, RegistryUrl, SchemaRegistry, Settings, Topics};
-use crate::source::{Access, Cluster, DeadLetters, Login, Registry, Source, SourceConfig, TopicSelection};
+use crate::source::{Access, Cluster, DeadLetters, Login, Registry, Source, SourceConfig, TopicSelection, Topology};
 use crate::table::LakeTable;
+use crate::telemetry::{Dependency, PipelineTelemetry, Server, Task, Telemetry};
 use crate::{Error, Result};
 
 /// How long one question to the broker may take.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Chunks between the poll thread and the writers at most.
-const CHUNKS: usize = 4;
 
 /// How long a dependency may take to answer at start before the process ends with exit code 3.
 pub const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -95,14 +98,23 @@ pub async fn run(settings: &Settings, options: &RunOptions, stop: &CancellationT
                 .into(),
         ));
     }
+    let telemetry = Arc::new(Telemetry::new(settings.secrets())?);
+    let server = match settings.observe.listen {
+        Some(listen) => Some(Server::start(listen, telemetry.clone()).await?),
+        None => None,
+    };
     let settings = Arc::new(settings.clone());
     let catalogs = Arc::new(Catalogs::default());
+    tokio::spawn(announce_stop(stop.clone(), telemetry.clone()));
     let mut running = JoinSet::new();
     for pipeline in settings.pipelines.values() {
         let (settings, catalogs, stop) = (settings.clone(), catalogs.clone(), stop.clone());
         let (pipeline, options) = (pipeline.clone(), options.clone());
+        let tables: Vec<String> = pipeline.tables.iter().map(|table| table.table_ref().to_string()).collect();
+        let telemetry = telemetry.pipeline(&pipeline.name, &tables);
         running.spawn(async move {
-            let ended = supervise(&settings, &catalogs, &pipeline, &options, &stop).await;
+            let ended = supervise(&settings, &catalogs, &pipeline, &options, (&telemetry, &stop)).await;
+            telemetry.ended(ended.as_ref().err());
             if let Err(error) = &ended {
                 tracing::error!(pipeline = pipeline.name, %error, "the pipeline has stopped");
             }
@@ -118,7 +130,15 @@ pub async fn run(settings: &Settings, options: &RunOptions, stop: &CancellationT
             worst = Err(error);
         }
     }
+    if let Some(server) = server {
+        server.stop().await;
+    }
     worst
+}
+
+async fn announce_stop(stop: CancellationToken, telemetry: Arc<Telemetry>) {
+    stop.cancelled().await;
+    telemetry.stopping();
 }
 
 /// Runs a pipeline, again and again where its tables have to grow first.
@@ -127,13 +147,14 @@ async fn supervise(
     catalogs: &Catalogs,
     pipeline: &Pipeline,
     options: &RunOptions,
-    stop: &CancellationToken,
+    (telemetry, stop): (&PipelineTelemetry, &CancellationToken),
 ) -> Result<()> {
     let mut seen = Vec::new();
     let mut options = options.clone();
     let mut outages = 0;
     loop {
-        let starting = start(settings, catalogs, pipeline, &options, &seen);
+        telemetry.starting();
+        let starting = start(settings, catalogs, pipeline, &options, (&seen, telemetry));
         let run = tokio::select! {
             run = starting => run?,
             () = stop.cancelled() => return Ok(()),
@@ -144,6 +165,7 @@ async fn supervise(
             Err(Error::Unreachable(why)) if !stop.is_cancelled() => {
                 outages += 1;
                 tracing::warn!(pipeline = pipeline.name, why, outages, "reading again from the table's position");
+                telemetry.failed(&Task::only(Dependency::Pipeline), &why);
                 tokio::select! {
                     () = tokio::time::sleep(backoff(outages)) => {}
                     () = stop.cancelled() => return Ok(()),
@@ -204,23 +226,45 @@ pub fn selection(pipeline: &Pipeline) -> Result<TopicSelection> {
     }
 }
 
+/// What a pipeline reads from.
+struct Reached {
+    cluster: Cluster,
+    topics: TopicSelection,
+    topology: Topology,
+    registry: Registry,
+    newest: Latest,
+}
+
+/// Reaches brokers and registry, which may take as long as `waiting` says.
+async fn reach<'w>(
+    settings: &Settings,
+    pipeline: &Pipeline,
+    patience: Patience,
+    waiting: &(dyn Fn(Task) -> Waiting<'w> + Sync),
+) -> Result<Reached> {
+    let topics = selection(pipeline)?;
+    let cluster = cluster_within(settings, BROKER_TIMEOUT.min(patience.unreachable))?;
+    let describe = || cluster.describe(&topics, Duration::ZERO, patience.topic);
+    let topology = waiting(Task::only(Dependency::Broker)).until_reachable(describe).await?;
+    let registry = registry(settings)?;
+    let topic = first_topic(&topology)?;
+    let ask = || latest(&registry, pipeline, &topic, patience.subject);
+    let newest = waiting(Task::only(Dependency::SchemaRegistry)).until_reachable(ask).await?;
+    Ok(Reached { cluster, topics, topology, registry, newest })
+}
+
 /// Reaches everything a pipeline needs, and starts reading.
 async fn start(
     settings: &Settings,
     catalogs: &Catalogs,
     pipeline: &Pipeline,
     options: &RunOptions,
-    seen: &[Arc<ValueSchema>],
+    (seen, telemetry): (&[Arc<ValueSchema>], &PipelineTelemetry),
 ) -> Result<PipelineRun> {
-    let topics = selection(pipeline)?;
-    let cluster = cluster_within(settings, BROKER_TIMEOUT.min(options.patience.unreachable))?;
-    let topology = cluster.describe(&topics, options.patience.unreachable, options.patience.topic).await?;
-    let registry = registry(settings)?;
-    let topic = first_topic(&topology)?;
-    let patience = options.patience;
-    let ask = || latest(&registry, pipeline, &topic, patience.subject);
-    let newest = until_reachable("schema registry", Some(patience.unreachable), ask).await?;
-    let open = open_lanes(settings, catalogs, pipeline, &newest, (seen, patience)).await?;
+    let waiting = |task| Waiting { telemetry, task, patience: Some(options.patience.unreachable) };
+    let reached = reach(settings, pipeline, options.patience, &waiting).await?;
+    let Reached { cluster, topics, topology, registry, newest } = reached;
+    let open = open_lanes(settings, catalogs, pipeline, &newest, (seen, &waiting)).await?;
     let until = match options.until_caught_up {
         true => {
             let partitions: Vec<_> = topology.partitions().map(|(partition, _)| partition).collect();
@@ -229,18 +273,20 @@ async fn start(
         false => None,
     };
     let first = topology.topics.values().map(|info| info.id.clone()).collect();
-    let dead_letters = letter_box(settings, pipeline, &cluster).await?;
+    let shares = Shares::of(settings, pipeline);
+    let dead_letters = letter_box(settings, pipeline, &cluster, shares.letters).await?;
     let starts = Arc::new(Starts { cluster, topics, start: pipeline.start, first });
 
     let (answer, answers) = mpsc::channel(16);
     let task = |number, table: &Arc<dyn LakeTable>| {
-        let mut task = TableTask::new(number, table.clone(), &pipeline.name, starts.clone(), answer.clone());
+        let mut task =
+            TableTask::new(number, table.clone(), &pipeline.name, starts.clone(), answer.clone(), telemetry.clone());
         task.dead_letters = dead_letters.clone();
         task
     };
     let (tables, lanes, needs) = prepare(settings, pipeline, open, newest.key.as_ref(), task)?;
 
-    let (chunks, intake) = mpsc::channel(CHUNKS);
+    let (chunks, intake) = mpsc::channel(CHUNKS_QUEUED as usize);
     let (schema_answers, schema_questions) = std::sync::mpsc::sync_channel(4);
     let (grown, growth) = mpsc::channel(4);
     let topic_ids = Arc::new(std::sync::Mutex::new(topic_ids(&topology)));
@@ -253,12 +299,14 @@ async fn start(
         budget: Budget::new(pipeline.max_bad_ratio),
         dead_letters,
     };
-    let handler = Intake::new(lanes, topic_ids.clone(), chunks, schema_questions, rules, rejected.clone());
+    let share = (shares.chunk, telemetry.beat("the poll thread"));
+    let handler = Intake::new(lanes, topic_ids.clone(), chunks, schema_questions, rules, rejected.clone(), share);
     let source = Source::start(&source_config(settings, pipeline, &topology)?, Box::new(handler))?;
-    let desk = SchemaDesk { registry, needs, answers: schema_answers, grown };
+    let desk = SchemaDesk { registry, needs, answers: schema_answers, grown, telemetry: telemetry.clone() };
     let progress = options.progress.get(&pipeline.name).cloned().unwrap_or_default();
     Ok(PipelineRun {
         name: pipeline.name.clone(),
+        observing: Observing::new(telemetry.clone(), tables.len()),
         source,
         intake,
         answers,
@@ -281,7 +329,12 @@ async fn start(
 }
 
 /// The dead-letter topic of a pipeline, where it has one. Its topic has to be there: nothing is to be rejected into the void.
-async fn letter_box(settings: &Settings, pipeline: &Pipeline, cluster: &Cluster) -> Result<Option<Arc<DeadLetters>>> {
+async fn letter_box(
+    settings: &Settings,
+    pipeline: &Pipeline,
+    cluster: &Cluster,
+    queue_bytes: u64,
+) -> Result<Option<Arc<DeadLetters>>> {
     let (Some(topic), Brokers::List(brokers)) = (&pipeline.dead_letter, &settings.kafka.brokers) else {
         return Ok(None);
     };
@@ -296,11 +349,11 @@ async fn letter_box(settings: &Settings, pipeline: &Pipeline, cluster: &Cluster)
         }
         Err(error) => return Err(error),
     }
-    let letters = DeadLetters::connect(brokers, &kafka_properties(settings), topic, settings.memory / 8).await?;
+    let letters = DeadLetters::connect(brokers, &kafka_properties(settings), topic, queue_bytes).await?;
     Ok(Some(Arc::new(letters)))
 }
 
-fn source_config(settings: &Settings, pipeline: &Pipeline, topology: &crate::source::Topology) -> Result<SourceConfig> {
+fn source_config(settings: &Settings, pipeline: &Pipeline, topology: &Topology) -> Result<SourceConfig> {
     let Brokers::List(brokers) = &settings.kafka.brokers else {
         return Err(Error::Config("kafka.brokers: embedded is not running here".into()));
     };
@@ -309,7 +362,7 @@ fn source_config(settings: &Settings, pipeline: &Pipeline, topology: &crate::sou
         properties: kafka_properties(settings),
         group: pipeline.group.clone(),
         topics: topology.topics.keys().map(ToString::to_string).collect(),
-        queue_bytes: (settings.memory / 8).clamp(8 << 20, 16 << 20),
+        queue_bytes: Shares::of(settings, pipeline).fetched,
         revoke_patience: DRAIN + Duration::from_secs(5),
     })
 }

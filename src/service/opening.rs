@@ -7,12 +7,13 @@ use arrow::array::ArrayRef;
 use rand::RngExt;
 
 use super::lanes::Lanes;
+use super::memory::Shares;
 use super::pipeline::TableRun;
-use super::retry::until_reachable;
+use super::retry::Waiting;
 use super::schemas::{Latest, Needs};
 use super::table_task::TableTask;
 use super::tables::{self, event_shape, lane_formats};
-use super::{Catalogs, Patience, saved_index};
+use super::{Catalogs, saved_index};
 use crate::avro::{Decoder, EventShape, ValueSchema};
 use crate::core::fold::Semantics;
 use crate::core::key_index::{KeyEncoder, KeyWidth};
@@ -21,6 +22,7 @@ use crate::core::schema::{TableFormat, TableSchema, learn_names};
 use crate::core::writer::{Writer, WriterConfig};
 use crate::settings::{Mode, Pipeline, Settings, Table};
 use crate::table::LakeTable;
+use crate::telemetry::{Dependency, Task};
 use crate::{Error, Result};
 
 /// Tables that take the same rows, opened.
@@ -49,12 +51,12 @@ pub(super) fn lanes(pipeline: &Pipeline) -> Vec<Vec<&Table>> {
 }
 
 /// Opens the tables of every lane, grown to the newest schemas and to those seen in the stream.
-pub(super) async fn open_lanes<'p>(
+pub(super) async fn open_lanes<'p, 'w>(
     settings: &Settings,
     catalogs: &Catalogs,
     pipeline: &'p Pipeline,
     newest: &Latest,
-    (seen, patience): (&[Arc<ValueSchema>], Patience),
+    (seen, waiting): (&[Arc<ValueSchema>], &(dyn Fn(Task) -> Waiting<'w> + Sync)),
 ) -> Result<Vec<OpenLane<'p>>> {
     let mut open = Vec::new();
     for lane in lanes(pipeline) {
@@ -62,14 +64,16 @@ pub(super) async fn open_lanes<'p>(
         let formats = lane_formats(settings, pipeline, lane[0]);
         let (mut tables, mut asked) = (Vec::new(), Vec::new());
         for table in &lane {
-            let opening = tables::Opening { pipeline, formats: &formats, table };
             let name = table.catalog.as_str();
-            let catalog = until_reachable(name, Some(patience.unreachable), || catalogs.get(settings, name)).await?;
+            let catalog = waiting(Task::of(Dependency::Catalog, name));
+            let catalog = catalog.until_reachable(|| catalogs.get(settings, name)).await?;
+            let waiting = waiting(Task::of(Dependency::Table, &table.table_ref().to_string()));
+            let opening = tables::Opening { pipeline, formats: &formats, table, telemetry: waiting.telemetry };
             let mut last = None;
             for value in newest.values.iter().chain(seen).filter(|value| value.has_any_of(&shape.types)) {
                 let wanted = value.table_schema(newest.key.as_deref(), &shape, table.format_version)?;
                 let opened = || tables::open_table(&catalog, &opening, &wanted);
-                last = Some(until_reachable(name, Some(patience.unreachable), opened).await?);
+                last = Some(waiting.until_reachable(opened).await?);
                 asked.push(wanted);
             }
             tables.extend(last);
@@ -118,8 +122,7 @@ pub(super) fn prepare(
     task: impl Fn(usize, &Arc<dyn LakeTable>) -> TableTask,
 ) -> Result<(Vec<TableRun>, Lanes, Vec<Needs>)> {
     let (mut runs, mut decoders, mut needs) = (Vec::new(), Vec::new(), Vec::new());
-    // Half of the budget is for the batches in flight and those being filled, which the lanes do side by side.
-    let bytes = settings.memory / 4 / lanes.len().max(1) as u64;
+    let bytes = Shares::of(settings, pipeline).batch;
     for (number, lane) in lanes.into_iter().enumerate() {
         let OpenLane { shape, order_by, tables, schema, formats, format_version } = lane;
         let plan = saved_index::plan(settings, pipeline, &tables, (&schema, order_by))?;

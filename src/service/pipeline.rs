@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock;
 use super::intake::{FromIntake, Rejected, TopicIds};
+use super::observing::Observing;
 use super::schemas::SchemaDesk;
 use super::starts::{Starts, for_core};
 use super::table_task::{TableEvent, TableTask};
@@ -19,6 +20,7 @@ use crate::core::offsets::{Epoch, PartitionId, Vector};
 use crate::core::writer::{Action, Event, Landed, Writer};
 use crate::error::Error;
 use crate::source::{self, Command, Source, TopicPartition};
+use crate::telemetry::{Dependency, Task};
 use crate::{Result, core};
 
 /// How often writers are told that time passed.
@@ -58,6 +60,7 @@ pub(super) struct PipelineRun {
     pub(super) progress: Arc<Progress>,
     pub(super) rejected: Arc<std::sync::Mutex<Rejected>>,
     pub(super) reported: Reported,
+    pub(super) observing: Observing,
     pub(super) epochs: u64,
     pub(super) revoking: Option<Revoking>,
     pub(super) draining: Option<Instant>,
@@ -123,6 +126,7 @@ impl PipelineRun {
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<Ended> {
         let ended = self.events(stop).await;
         self.report_rejected();
+        self.observing.count_rejected(&self.rejected);
         if let Ok(Ended::CaughtUp) = &ended {
             self.report_totals();
         }
@@ -137,6 +141,7 @@ impl PipelineRun {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            self.observing.turn();
             let room = self.tables.iter().all(|t| t.writer.wants_input());
             tokio::select! {
                 biased;
@@ -178,6 +183,7 @@ impl PipelineRun {
         let until = Instant::now() + DRAIN;
         self.tell_all(|| Event::Flush).await?;
         while !self.is_drained() && Instant::now() < until {
+            self.observing.turn();
             match tokio::time::timeout(TICK, self.answers.recv()).await {
                 Ok(Some((number, event))) => self.tell(number, event?).await?,
                 Ok(None) => break,
@@ -219,6 +225,8 @@ impl PipelineRun {
 
     async fn tick(&mut self) -> Result<()> {
         self.tell_all(|| Event::Tick).await?;
+        self.observing.tick(&self.tables, &self.rejected);
+        self.observing.look_at_lag(&self.tables, &self.topology, &self.starts);
         if self.revoking.as_ref().is_some_and(|revoking| self.holds_any(&revoking.ids)) {
             // Some of it was still on its way here when the first flush began.
             self.tell_all(|| Event::Flush).await?;
@@ -245,6 +253,7 @@ impl PipelineRun {
 
     /// Finds topics that a pattern matches by now. What fails is tried again next time.
     async fn look_up_topics(&mut self) {
+        let task = Task::of(Dependency::Broker, "topics");
         match self.starts.cluster.describe_once(&self.starts.topics).await {
             Ok(topology) => {
                 let names = |t: &source::Topology| t.topics.keys().cloned().collect::<BTreeSet<_>>();
@@ -254,9 +263,13 @@ impl PipelineRun {
                         return;
                     }
                 }
+                self.observing.telemetry.answered(&task);
                 self.know(topology);
             }
-            Err(error) => tracing::warn!(pipeline = self.name, %error, "topics cannot be looked up"),
+            Err(error) => {
+                tracing::warn!(pipeline = self.name, %error, "topics cannot be looked up");
+                self.observing.telemetry.failed(&task, &error.to_string());
+            }
         }
     }
 
@@ -300,8 +313,12 @@ impl PipelineRun {
             }
             Some(source::Event::Stalled { reason, .. }) => {
                 tracing::warn!(pipeline = self.name, reason, "no kafka broker answers; waiting");
+                self.observing.telemetry.failed(&Task::only(Dependency::Broker), &reason);
             }
-            Some(source::Event::Recovered) => tracing::info!(pipeline = self.name, "kafka answers again"),
+            Some(source::Event::Recovered) => {
+                tracing::info!(pipeline = self.name, "kafka answers again");
+                self.observing.telemetry.answered(&Task::only(Dependency::Broker));
+            }
         }
         Ok(())
     }
@@ -379,6 +396,7 @@ impl PipelineRun {
 
     async fn act(&mut self, number: usize, actions: Vec<Action<RecordBatch>>) -> Result<()> {
         for action in actions {
+            self.observing.acting(number, &action);
             match action {
                 Action::Open { id, offset } => self.open(&id, offset).await?,
                 Action::Landed(landed) => self.landed(number, landed).await?,
@@ -400,6 +418,7 @@ impl PipelineRun {
             keys = table.writer.keys(),
             "commit written"
         );
+        self.observing.landed(number, table.task.table.name(), &landed);
         if number == 0 || self.tables[number - 1].lane != table.lane {
             self.progress.count(&landed);
         }

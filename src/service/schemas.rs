@@ -10,6 +10,7 @@ use crate::avro::{EventShape, Half, ValueSchema};
 use crate::core::schema::{TableFormat, TableSchema, evolve};
 use crate::settings::{Pipeline, SubjectStrategy};
 use crate::source::{Registry, RegistryError, Topology};
+use crate::telemetry::{Dependency, PipelineTelemetry, Task};
 use crate::{Error, Result};
 
 /// The newest schemas of a topic.
@@ -116,6 +117,7 @@ pub(super) struct SchemaDesk {
     pub(super) answers: std::sync::mpsc::SyncSender<(u32, Half, SchemaAnswer)>,
     /// Tells the pipeline that the tables have to grow first.
     pub(super) grown: mpsc::Sender<Result<Arc<ValueSchema>>>,
+    pub(super) telemetry: PipelineTelemetry,
 }
 
 /// What a value's schema is held against.
@@ -174,10 +176,17 @@ impl SchemaDesk {
     /// Fetches a schema in the background, waiting for the registry as long as it takes: an outage makes no record bad.
     pub(super) fn fetch(&self, id: u32, of: Half) {
         let (registry, answers, grown) = (self.registry.clone(), self.answers.clone(), self.grown.clone());
-        let needs = self.needs.clone();
+        let (needs, telemetry) = (self.needs.clone(), self.telemetry.clone());
         tokio::spawn(async move {
-            let stalled = |error: &RegistryError| tracing::warn!(id, %error, "waiting for a schema");
-            let answer = match registry.schema_waiting(id as i32, stalled).await {
+            let task = Task::only(Dependency::SchemaRegistry);
+            telemetry.began(&task);
+            let stalled = |error: &RegistryError| {
+                tracing::warn!(id, %error, "waiting for a schema");
+                telemetry.failed(&task, &error.to_string());
+            };
+            let schema = registry.schema_waiting(id as i32, stalled).await;
+            telemetry.answered(&task);
+            let answer = match schema {
                 Ok(schema) if of == Half::Key => SchemaAnswer::Key(schema.text),
                 Ok(schema) => match ValueSchema::parse(&schema.text).map(Arc::new) {
                     Err(error) => SchemaAnswer::Incompatible(error.to_string()),

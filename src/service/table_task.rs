@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::retry::{backoff, until_reachable};
+use super::retry::{Waiting, backoff};
 use super::saved_index::{self, SavedPlace};
 use super::{clock, starts::Starts};
 use crate::core::batch::Batch;
@@ -22,6 +21,7 @@ use crate::error::Error;
 use crate::files::{RowOrder, WrittenFile};
 use crate::source::DeadLetters;
 use crate::table::{Change, LakeTable, LiveFile, NewRows, Outcome as TableOutcome};
+use crate::telemetry::{Dependency, PipelineTelemetry, Task};
 use crate::{Result, table};
 
 /// The writer's name for what happened in production.
@@ -44,8 +44,7 @@ pub(super) struct TableTask {
     /// Files that were written and are not committed yet, by path.
     written: Arc<Mutex<HashMap<Arc<str>, WrittenFile>>>,
     answers: mpsc::Sender<(usize, Result<TableEvent>)>,
-    /// How long the first answers may take; afterwards an outage is waited out.
-    patience: Option<Duration>,
+    telemetry: PipelineTelemetry,
 }
 
 impl TableTask {
@@ -55,6 +54,7 @@ impl TableTask {
         pipeline: &str,
         starts: Arc<Starts>,
         answers: mpsc::Sender<(usize, Result<TableEvent>)>,
+        telemetry: PipelineTelemetry,
     ) -> Self {
         TableTask {
             number,
@@ -67,7 +67,7 @@ impl TableTask {
             saved: None,
             written: Arc::default(),
             answers,
-            patience: None,
+            telemetry,
         }
     }
 
@@ -91,41 +91,44 @@ impl TableTask {
         let _ = self.answers.send((self.number, event)).await;
     }
 
+    /// Waits out an outage of what the task needs.
+    fn waiting(&self, dependency: Dependency) -> Waiting<'_> {
+        let task = match dependency {
+            Dependency::Table | Dependency::Commit => Task::of(dependency, self.table.name()),
+            _ => Task::only(dependency),
+        };
+        Waiting { telemetry: &self.telemetry, task, patience: None }
+    }
+
     async fn carry_out(&self, action: Action<RecordBatch>) -> Result<()> {
-        let name = self.table.name();
+        let (table, broker) = (self.waiting(Dependency::Table), self.waiting(Dependency::Broker));
         let event = match action {
             Action::Load { since, again } => {
                 tokio::time::sleep(backoff(again)).await;
-                let view = until_reachable(name, self.patience, || self.table.load(since)).await?;
+                let view = table.until_reachable(|| self.table.load(since)).await?;
                 Event::Loaded(Box::new(view))
             }
             Action::Follow { since } => {
-                until_reachable(name, self.patience, || self.follow(since)).await?;
+                table.until_reachable(|| self.follow(since)).await?;
                 Event::Followed
             }
             Action::ResolveStarts { topics, partitions } => {
-                let what = "kafka";
-                let starts = until_reachable(what, self.patience, || self.starts.resolve(&topics, &partitions)).await?;
-                Event::Starts(starts)
+                Event::Starts(broker.until_reachable(|| self.starts.resolve(&topics, &partitions)).await?)
             }
-            Action::Inspect => {
-                let topology = until_reachable("kafka", self.patience, || self.starts.topology()).await?;
-                Event::Topics(topology)
-            }
+            Action::Inspect => Event::Topics(broker.until_reachable(|| self.starts.topology()).await?),
             Action::Write { attempt, batch, plan } => {
                 let mut again = 0u32;
-                let files = until_reachable(name, self.patience, || {
+                let write = || {
                     // A name is never used twice, not even for a file that was not written whole.
                     again += 1;
                     self.write(format!("{attempt}-{again}"), batch.clone(), plan.clone())
-                })
-                .await?;
-                Event::Written(files)
+                };
+                Event::Written(table.until_reachable(write).await?)
             }
             Action::Commit(order) => {
                 // What V passes was rejected before this: the dead letters are with their broker first.
                 if let Some(letters) = &self.dead_letters {
-                    letters.settled().await?;
+                    self.waiting(Dependency::DeadLetters).until_reachable(|| letters.settled()).await?;
                 }
                 Event::Outcome(self.commit(order).await)
             }
@@ -195,19 +198,25 @@ impl TableTask {
             now_ms: clock::now_ms(),
             reason: None,
         };
-        let table = self.table.name();
+        let (table, task) = (self.table.name(), Task::of(Dependency::Commit, self.table.name()));
+        self.telemetry.began(&task);
         match self.table.commit(change).await {
             TableOutcome::Committed(view) => Outcome::Committed(view),
             TableOutcome::Refused(why) => {
                 tracing::info!(table, why, "commit refused; looking at the table");
+                self.telemetry.not_committed(table, "refused");
                 Outcome::Refused
             }
             TableOutcome::Unknown(why) => {
                 tracing::warn!(table, why, "the answer to a commit was lost; looking at the table");
+                self.telemetry.not_committed(table, "unknown");
+                self.telemetry.failed(&task, &why);
                 Outcome::Unknown
             }
             TableOutcome::NotSent(error) => {
                 tracing::warn!(table, %error, "a commit failed before it was sent");
+                self.telemetry.not_committed(table, "not_sent");
+                self.telemetry.failed(&task, &error.to_string());
                 Outcome::NotSent
             }
         }

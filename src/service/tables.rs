@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
-use super::retry::until_reachable;
+use super::retry::Waiting;
 use crate::avro::{self, DeleteBy, EventShape};
 use crate::core::schema::{TableFormat, TableSchema, evolve};
 use crate::query::{Engine, Limits};
@@ -13,6 +13,7 @@ use crate::settings::{self, CatalogKind, Delete, Mode, OnIncompatibleSchema, Pip
 use crate::table::delta::{DeltaCatalog, DeltaConfig};
 use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, SortColumn, TableSpec};
 use crate::table::{Catalog, LakeTable, OpenTable, Outcome};
+use crate::telemetry::{Dependency, PipelineTelemetry, Task};
 use crate::{Error, Result};
 
 /// How often a change of a table's metadata is tried against other writers.
@@ -146,13 +147,14 @@ pub(super) struct Opening<'a> {
     pub(super) pipeline: &'a Pipeline,
     pub(super) formats: &'a [TableFormat],
     pub(super) table: &'a settings::Table,
+    pub(super) telemetry: &'a PipelineTelemetry,
 }
 
 /// Opens a table of a pipeline, creates it where it is missing, upgrades it to the format version that is asked for, and
 /// evolves it to hold what `wanted` asks for. A table of a newer format version stays as it is.
 pub(super) async fn open_table(
     catalog: &Catalog,
-    Opening { pipeline, formats, table }: &Opening<'_>,
+    Opening { pipeline, formats, table, telemetry }: &Opening<'_>,
     wanted: &TableSchema,
 ) -> Result<Arc<dyn LakeTable>> {
     let spec = || TableSpec {
@@ -174,10 +176,11 @@ pub(super) async fn open_table(
         }
     };
     let lake = opened.lake();
+    let waiting = Waiting { telemetry, task: Task::of(Dependency::Table, lake.name()), patience: None };
     if let OpenTable::Iceberg(iceberg) = &opened
         && iceberg.format_version() < table.format_version
     {
-        until_reachable(lake.name(), None, || upgrade(iceberg, table.format_version)).await?;
+        waiting.until_reachable(|| upgrade(iceberg, table.format_version)).await?;
         tracing::info!(table = lake.name(), format_version = table.format_version, "table upgraded in place");
     }
     let own = lake.schema();
@@ -190,7 +193,7 @@ pub(super) async fn open_table(
         }
         _ => wanted,
     };
-    until_reachable(lake.name(), None, || grow(&opened, &*lake, wanted, formats)).await?;
+    waiting.until_reachable(|| grow(&opened, &*lake, wanted, formats)).await?;
     Ok(lake)
 }
 

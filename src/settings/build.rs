@@ -11,8 +11,8 @@ use super::read::{Item, Section};
 use super::substitute::substitute;
 use super::yaml::{self, Node, Value};
 use super::{
-    Brokers, Catalog, CatalogKind, FILE_BYTES_MAX, Kafka, Pipeline, RegistryTls, RegistryUrl, Role, SchemaRegistry,
-    Settings, keys, pipeline, too_large,
+    Brokers, Catalog, CatalogKind, FILE_BYTES_MAX, Kafka, LogFormat, Observe, Pipeline, RegistryTls, RegistryUrl, Role,
+    SchemaRegistry, Settings, keys, pipeline, too_large,
 };
 use crate::Result;
 
@@ -79,6 +79,7 @@ fn build(path: &Path, base_dir: &Path, root: &Node, faults: &mut Faults) -> Sett
         base_dir: base_dir.to_owned(),
         kafka: kafka(&top, base_dir, faults),
         schema_registry: schema_registry(&top, base_dir, faults),
+        observe: observe(&top, faults),
         roles: roles(&top, &pipelines, faults),
         catalogs,
         pipelines,
@@ -300,6 +301,21 @@ fn pipelines(
         pipelines.insert(name.to_owned(), pipeline);
     }
     pipelines
+}
+
+fn observe(top: &Section<'_>, faults: &mut Faults) -> Observe {
+    let Some(item) = top.get("observe") else { return Observe::default() };
+    let section = Section::open(item, &keys::OBSERVE, faults);
+    let listen = section.get("listen").and_then(|item| {
+        let parsed = item.text(faults)?.parse();
+        if parsed.is_err() {
+            item.fault(faults, format!("{} is no address; write one like 127.0.0.1:9090", item.shown()));
+        }
+        parsed.ok()
+    });
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let log = section.get("log").and_then(|item| item.choice(&formats, &[], faults)).unwrap_or_default();
+    Observe { listen, log }
 }
 
 fn roles(top: &Section<'_>, pipelines: &BTreeMap<String, Pipeline>, faults: &mut Faults) -> Vec<Role> {

@@ -9,8 +9,8 @@ pub(super) struct Keys {
 }
 
 pub(super) const TOP: Keys = Keys {
-    accepted: &["kafka", "schema_registry", "catalogs", "pipelines", "memory", "state_dir", "roles"],
-    not_built: &["query", "ingest", "observe"],
+    accepted: &["kafka", "schema_registry", "catalogs", "pipelines", "memory", "state_dir", "roles", "observe"],
+    not_built: &["query", "ingest"],
 };
 
 pub(super) const KAFKA: Keys = Keys { accepted: &["brokers", "properties"], not_built: &[] };
@@ -58,9 +58,11 @@ pub(super) const TABLE: Keys = Keys {
 
 pub(super) const COMMIT: Keys = Keys { accepted: &["interval", "max_rows", "max_bytes"], not_built: &[] };
 
+pub(super) const OBSERVE: Keys = Keys { accepted: &["listen", "log"], not_built: &[] };
+
 /// Every section with the name that the documentation gives it.
 #[cfg(test)]
-pub(super) const SECTIONS: [(&str, &Keys); 10] = [
+pub(super) const SECTIONS: [(&str, &Keys); 11] = [
     ("", &TOP),
     ("kafka", &KAFKA),
     ("schema_registry", &SCHEMA_REGISTRY),
@@ -71,4 +73,5 @@ pub(super) const SECTIONS: [(&str, &Keys); 10] = [
     ("pipelines.<name>.dead_letter", &DEAD_LETTER),
     ("pipelines.<name>.tables[]", &TABLE),
     ("pipelines.<name>.commit", &COMMIT),
+    ("observe", &OBSERVE),
 ];

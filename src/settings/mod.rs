@@ -20,6 +20,7 @@ pub use self::record_types::{OnUnknownType, SubjectStrategy};
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Settings {
     pub memory: u64,
     /// Where copies of the key index are kept, absolute. Safe to delete.
     pub state_dir: PathBuf,
+    /// What the process shows of itself.
+    pub observe: Observe,
     /// What `firn run` does; by default all that is configured.
     pub roles: Vec<Role>,
     /// Keys that are valid but have no effect as the rest stands, for the log: `pipelines.p.key: …`.
@@ -339,6 +342,25 @@ pub enum OnIncompatibleSchema {
     Stop,
     /// Each is a bad record that goes to the dead letters; records of other schemas go on.
     DeadLetter,
+}
+
+/// What a running process shows of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Observe {
+    /// Where `/metrics`, `/livez` and `/readyz` are served; none: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// How log lines look.
+    pub log: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object each, for programs.
+    Json,
 }
 
 /// A job of `firn run`.

@@ -7,15 +7,15 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::read::show_size;
 use super::{
-    Brokers, Catalog, CatalogKind, Delete, Mode, OnBadRecord, OnIncompatibleSchema, OnUnknownType, PartitionField,
-    Pipeline, RecordKey, RegistryUrl, Role, Settings, SortField, SqlUri, Start, SubjectStrategy, Table, Topics,
-    Transform,
+    Brokers, Catalog, CatalogKind, Delete, LogFormat, Mode, Observe, OnBadRecord, OnIncompatibleSchema, OnUnknownType,
+    PartitionField, Pipeline, RecordKey, RegistryUrl, Role, Settings, SortField, SqlUri, Start, SubjectStrategy, Table,
+    Topics, Transform,
 };
 
 const HIDDEN: &str = "***";
 
 /// Properties that hold no secret and that one wants to see. Any other value is hidden, known or not.
-const SHOWN: [&str; 19] = [
+const SHOWN: [&str; 21] = [
     "client.id",
     "client.rack",
     "client.region",
@@ -32,6 +32,8 @@ const SHOWN: [&str; 19] = [
     "ssl.ca.location",
     "accept-transaction-retention",
     "gcs.project-id",
+    "gcs.service.host",
+    "oauth2-server-uri",
     "s3.endpoint",
     "s3.path-style-access",
     "s3.region",
@@ -42,6 +44,29 @@ impl Settings {
     #[must_use]
     pub fn redacted(&self) -> String {
         self.to_string()
+    }
+
+    /// What must not appear in any message: every secret of the file, as it is sent.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<SecretString> {
+        let registry = &self.schema_registry;
+        let mut secrets: Vec<_> =
+            [&registry.password, &registry.token, &registry.tls.key].into_iter().flatten().collect();
+        let catalogs = self.catalogs.values().map(|catalog| &catalog.properties);
+        for properties in std::iter::once(&self.kafka.properties).chain(catalogs) {
+            secrets
+                .extend(properties.iter().filter(|(name, _)| !SHOWN.contains(&name.as_str())).map(|(_, value)| value));
+        }
+        let mut secrets: Vec<SecretString> = secrets.into_iter().cloned().collect();
+        for catalog in self.catalogs.values() {
+            let CatalogKind::IcebergSql { uri: SqlUri::Postgres(uri) } = &catalog.kind else { continue };
+            let url = url::Url::parse(uri.expose_secret()).ok();
+            secrets.extend(url.as_ref().and_then(url::Url::password).map(SecretString::from));
+        }
+        // Numbers and switches are settings, and blackening them would make messages unreadable.
+        let plain = |text: &str| text.parse::<f64>().is_ok() || matches!(text, "true" | "false" | "");
+        secrets.retain(|secret| !plain(secret.expose_secret()));
+        secrets
     }
 }
 
@@ -82,8 +107,20 @@ impl Display for Settings {
         self.pipelines.values().try_for_each(|pipeline| show_pipeline(f, pipeline))?;
         writeln!(f, "memory: {}", show_size(self.memory))?;
         writeln!(f, "state_dir: {}", quoted(&self.state_dir.display().to_string()))?;
+        show_observe(f, &self.observe)?;
         let roles: Vec<&str> = self.roles.iter().map(role_name).collect();
         writeln!(f, "roles: [{}]", roles.join(", "))
+    }
+}
+
+fn show_observe(f: &mut Formatter<'_>, observe: &Observe) -> fmt::Result {
+    let log = match observe.log {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    match observe.listen {
+        Some(listen) => writeln!(f, "observe: {{listen: {}, log: {log}}}", quoted(&listen.to_string())),
+        None => writeln!(f, "observe: {{log: {log}}}"),
     }
 }
 

@@ -99,6 +99,8 @@ pub(super) fn consumer(
     }
     let kbytes = (queue_bytes / 1024).clamp(1024, 2_097_151);
     default("queued.max.messages.kbytes", kbytes.to_string());
+    // One answer of a broker, which comes on top of the queue.
+    default("fetch.max.bytes", queue_bytes.max(1 << 20).to_string());
     default("queued.min.messages", "100000".into());
     // A full queue stops fetching for this long; librdkafka's second would leave the pipeline idle most of the time.
     default("fetch.queue.backoff.ms", "10".into());

@@ -17,6 +17,7 @@ mod formats;
 mod hostile;
 mod iceberg;
 mod memory;
+mod observe;
 mod query;
 mod record_types;
 mod run;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::contract::{Row, to_rows};
 
-const V1: &str = r#"{"type": "record", "name": "Trade", "fields": [
+pub const V1: &str = r#"{"type": "record", "name": "Trade", "fields": [
     {"name": "id", "type": "long"}, {"name": "venue", "type": "string"}, {"name": "n", "type": "long"}]}"#;
 /// A later version of the schema, with one column more.
 pub const V2: &str = r#"{"type": "record", "name": "Trade", "fields": [

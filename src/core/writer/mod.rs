@@ -9,6 +9,7 @@
 mod event;
 mod flight;
 mod follow;
+mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub use event::{Action, CommitOrder, Event, Landed, Outcome, PlacedFile, Placement, ResolvedStart, Topology};
 use flight::Flight;
 use follow::FileNumbers;
+pub use held::Held;
 
 use super::batch::Batch;
 use super::change::{Chunk, Run};
