@@ -28,6 +28,7 @@ mod rows;
 mod s3;
 mod s3_delta;
 mod s3_faults;
+mod s3_pressure;
 mod scenario;
 mod sharing;
 mod spark;
@@ -36,6 +37,7 @@ mod sql;
 mod stack;
 mod trino;
 mod upsert;
+mod watch;
 mod wire;
 
 /// Whether the tests against real servers are wanted. Every test here begins with `if !wanted() { return }`.

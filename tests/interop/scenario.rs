@@ -33,6 +33,8 @@ pub struct Scenario {
     pub partitions: i32,
     /// Milliseconds of event time from one event to the next.
     pub step: i64,
+    /// How many characters longer than needed a symbol is.
+    pub padding: usize,
     value: Encoder,
     key: Encoder,
     rows: BTreeMap<i64, Vec<String>>,
@@ -52,6 +54,7 @@ impl Scenario {
             catalog,
             partitions,
             step: 1,
+            padding: 0,
             value: stack.registry.encoder(&format!("{topic}-value"), VALUE),
             key: stack.registry.encoder(&format!("{topic}-key"), KEY),
             topic,
@@ -100,7 +103,7 @@ impl Scenario {
         self.counter += 1;
         let key = Some(self.key.encode_json(json!({ "id": id })));
         let price = (self.next(4) != 0).then(|| self.next(1_000_000) as f64 / 64.0);
-        let (symbol, qty) = (format!("S{}", self.next(50)), self.next(1_000) as i32);
+        let (symbol, qty) = (format!("S{}{}", self.next(50), "x".repeat(self.padding)), self.next(1_000) as i32);
         let ts = 1_700_000_000_000 + self.counter * self.step;
         let side = if qty % 2 == 0 { "BUY" } else { "SELL" };
         let value = json!({"id": id, "symbol": symbol, "price": price, "qty": qty, "ts": ts, "side": side});
