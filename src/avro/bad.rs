@@ -29,12 +29,22 @@ pub enum Reason {
     BadBoolean,
     /// Text that is not UTF-8.
     InvalidUtf8,
-    /// A time or timestamp outside what the column can say.
+    /// A time, timestamp or number that the column cannot hold exactly.
     OutOfRange,
     /// A decimal with more digits than its precision.
     DecimalPrecision,
     /// Text that is not a UUID.
     BadUuid,
+    /// Not JSON, or nested deeper than the parser goes.
+    NotJson,
+    /// A value of another type than the schema says.
+    WrongType,
+    /// A field that has to be there is not.
+    MissingField,
+    /// A name that is in one object twice.
+    DuplicateField,
+    /// A field that the schema does not have and does not allow.
+    UnknownField,
     /// No record key, or a null in a key column.
     NullKey,
     /// A record key that does not have the expected form.
@@ -48,7 +58,7 @@ const _: () = assert!(Reason::ALL.len() == Reason::NullOrder as usize + 1, "a re
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 23] = [
         Reason::Magic,
         Reason::TooShort,
         Reason::TooLarge,
@@ -64,6 +74,11 @@ impl Reason {
         Reason::OutOfRange,
         Reason::DecimalPrecision,
         Reason::BadUuid,
+        Reason::NotJson,
+        Reason::WrongType,
+        Reason::MissingField,
+        Reason::DuplicateField,
+        Reason::UnknownField,
         Reason::NullKey,
         Reason::BadKey,
         Reason::NullOrder,
@@ -88,6 +103,11 @@ impl Reason {
             Reason::OutOfRange => "out_of_range",
             Reason::DecimalPrecision => "decimal_precision",
             Reason::BadUuid => "bad_uuid",
+            Reason::NotJson => "not_json",
+            Reason::WrongType => "wrong_type",
+            Reason::MissingField => "missing_field",
+            Reason::DuplicateField => "duplicate_field",
+            Reason::UnknownField => "unknown_field",
             Reason::NullKey => "null_key",
             Reason::BadKey => "bad_key",
             Reason::NullOrder => "null_order",
@@ -108,9 +128,14 @@ impl Reason {
             Reason::EnumIndex => "names a symbol that the enum does not have",
             Reason::BadBoolean => "a boolean is neither 0 nor 1",
             Reason::InvalidUtf8 => "text is not utf-8",
-            Reason::OutOfRange => "a time is outside the range of its column",
+            Reason::OutOfRange => "a time or number is not one that its column can hold exactly",
             Reason::DecimalPrecision => "a decimal has more digits than its precision",
             Reason::BadUuid => "text is not a uuid",
+            Reason::NotJson => "not json, or nested too deeply",
+            Reason::WrongType => "not of the type that the schema says",
+            Reason::MissingField => "it is required and not there",
+            Reason::DuplicateField => "a name is there twice",
+            Reason::UnknownField => "it has a field that the schema does not allow",
             Reason::NullKey => "the key is null",
             Reason::BadKey => "not of the form that record keys of this pipeline have",
             Reason::NullOrder => "the order_by column is null",
@@ -143,7 +168,7 @@ pub struct BadRecord {
     pub reason: Reason,
     /// Which half of the event it was found in.
     pub half: Half,
-    /// The top-level field in which decoding stopped, where it was inside one.
+    /// The field in which decoding stopped, where it was inside one: in Avro the top-level one, else its path.
     pub field: Option<String>,
 }
 
@@ -175,6 +200,13 @@ impl Stop {
     #[cold]
     pub fn reason(reason: Reason, half: Half) -> Box<Stop> {
         Box::new(Stop::Bad(BadRecord { reason, half, field: None }))
+    }
+
+    /// A value in another encoding than Avro, bad at the field with this path.
+    #[cold]
+    pub fn foreign((reason, path): (Reason, String)) -> Box<Stop> {
+        let field = (!path.is_empty()).then_some(path);
+        Box::new(Stop::Bad(BadRecord { reason, half: Half::Value, field }))
     }
 
     /// A record in which a step failed; the steps are of these fields.

@@ -13,7 +13,7 @@ use super::plan::{Plan, Target};
 use super::plans::{KeyPlan, Plans, TypePlan, ValuePlan};
 use super::read::append_record;
 use super::shape::{DeleteBy, EventShape, Mode, RecordKey, Types};
-use super::value_schema::ValueSchema;
+use super::value_schema::{Reader, ValueSchema};
 use super::wire::{Event, schema_id};
 use super::writer_schema::{self, Avro};
 use super::{binding, record_key, schema};
@@ -90,6 +90,8 @@ pub struct Decoder {
     /// Keys of tombstones, in key order.
     deleted: Vec<Column>,
     deleted_rows: usize,
+    /// The Avro form of a body that is in another encoding.
+    rewritten: Vec<u8>,
     rows: usize,
     offsets: Vec<i64>,
     ops: Vec<Op>,
@@ -154,6 +156,7 @@ impl Decoder {
             lineage: lineage_at.map(|_| Lineage::default()),
             lineage_at,
             deleted_rows: 0,
+            rewritten: Vec::new(),
             rows: 0,
             offsets: Vec::new(),
             ops: Vec::new(),
@@ -176,7 +179,7 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::add_values`] and [`ValueSchema::parse`].
     pub fn add_value_schema(&mut self, id: u32, text: &str) -> Result<()> {
-        self.add_values(id, &ValueSchema::parse(text)?)
+        self.add_values(id, &ValueSchema::avro(text)?)
     }
 
     /// Makes the plans for values of the schema with this id.
@@ -354,8 +357,17 @@ impl Decoder {
         if self.keyed_by_record {
             self.append_key_to_row(event)?;
         }
-        let plan = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
-        let (TypePlan { plan, shared }, body) = plan.of(body).map_err(|reason| Stop::reason(reason, Half::Value))?;
+        let of_schema = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
+        let (of_type, body) = of_schema.of(body).map_err(|reason| Stop::reason(reason, Half::Value))?;
+        let TypePlan { plan, shared } = of_type;
+        let body = match &of_schema.reader {
+            Reader::Avro => body,
+            other => {
+                self.rewritten.clear();
+                other.rewrite(body, &mut self.rewritten).map_err(Stop::foreign)?;
+                &self.rewritten
+            }
+        };
         let bad = |fault| Stop::bad(fault, &plan.names, Half::Value);
         if let Some(shared) = shared {
             append_record(shared, &mut self.columns, &mut Cursor::new(body)).map_err(bad)?;

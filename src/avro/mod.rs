@@ -3,12 +3,15 @@
 //! For each schema that a producer wrote with, a plan is compiled once that appends its records to the table's columns.
 //! All plans append to the same columns, so that interleaved schema ids cost nothing; and since columns can go back to the
 //! row before, a bad record costs that record and neither its neighbours nor its batch.
+//!
+//! Values in JSON take the same way: their schema becomes a record of Avro types, and each value an Avro body of it.
 
 mod bad;
 mod binding;
 mod columns;
 mod cursor;
 mod decoder;
+mod json;
 mod lineage;
 mod plan;
 mod plans;
@@ -18,6 +21,7 @@ mod schema;
 mod shape;
 mod value_schema;
 mod wire;
+mod write;
 mod writer_schema;
 
 #[cfg(test)]
@@ -27,5 +31,5 @@ pub use self::bad::{BadRecord, Half, Reason};
 pub use self::decoder::{Decoded, Decoder, EncodeKeys, Pushed};
 pub use self::schema::table_schema;
 pub use self::shape::{DeleteBy, EventShape, Mode, RecordKey, Types};
-pub use self::value_schema::{Form, ValueSchema};
+pub use self::value_schema::{Form, SchemaKind, SchemaText, ValueSchema};
 pub use self::wire::{Event, RECORD_BYTES_MAX, schema_id};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::bad::Reason;
 use super::plan::{self, Plan, Record, Target};
 use super::shape::Types;
-use super::value_schema::{Form, ValueSchema};
+use super::value_schema::{Form, Reader, ValueSchema};
 use super::writer_schema::{Avro, AvroField};
 
 /// How many writer schemas are kept; beyond, all are forgotten and asked for again.
@@ -24,6 +24,7 @@ pub struct KeyPlan {
 #[derive(Debug)]
 pub struct ValuePlan {
     pub form: Form,
+    pub reader: Reader,
     /// By the number of a body's type. `None`: no rows of this table.
     pub types: Vec<Option<TypePlan>>,
 }
@@ -52,9 +53,9 @@ impl ValuePlan {
             Types::Structs(_) => struct_plan(name, fields, targets, shared),
             _ => plan::compile(fields, targets, elsewhere).map(|plan| TypePlan { plan, shared: None }),
         };
-        let form = schema.form();
+        let (form, reader) = (schema.form(), schema.reader().clone());
         if *types == Types::Any {
-            return Ok(ValuePlan { form, types: vec![Some(of("", schema.only()?)?)] });
+            return Ok(ValuePlan { form, reader, types: vec![Some(of("", schema.only()?)?)] });
         }
         let branches = schema.branches().map(|(name, fields)| match fields {
             Some(fields) if types.take(name) => of(name, fields).map(Some),
@@ -64,7 +65,7 @@ impl ValuePlan {
         if types.iter().all(Option::is_none) {
             return Err(format!("it has no record type of this table; it is {schema}"));
         }
-        Ok(ValuePlan { form, types })
+        Ok(ValuePlan { form, reader, types })
     }
 
     /// The plan of a body's type, and what is behind the number of that.

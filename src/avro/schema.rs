@@ -22,7 +22,7 @@ const ROW_BYTES_MAX: u64 = 16 << 20;
 /// # Errors
 /// [`Error::Decision`] names the field for which there is no column type, or the setting that names no field.
 pub fn table_schema(value: &str, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
-    ValueSchema::parse(value)?.table_schema(key, shape, format_version)
+    ValueSchema::avro(value)?.table_schema(key, shape, format_version)
 }
 
 impl ValueSchema {

@@ -6,12 +6,74 @@ use serde_json::Value;
 
 use super::bad::Reason;
 use super::cursor::Cursor;
+use super::json;
 use super::shape::Types;
 use super::writer_schema::{self, Avro, AvroField};
 use crate::{Error, Result};
 
 /// How many types are named in messages.
 const NAMES_SHOWN: usize = 20;
+
+/// The language of a schema, and with it the encoding of its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaKind {
+    /// Avro.
+    Avro,
+    /// JSON Schema.
+    Json,
+}
+
+impl SchemaKind {
+    /// The name in the API of schema registries.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            SchemaKind::Avro => "AVRO",
+            SchemaKind::Json => "JSON",
+        }
+    }
+
+    /// The language of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<SchemaKind> {
+        [SchemaKind::Avro, SchemaKind::Json].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The language of a text: an object with the words of JSON Schema is one, anything else is Avro.
+    #[must_use]
+    pub fn guess(text: &str) -> SchemaKind {
+        let words = ["$schema", "properties", "$ref", "oneOf", "definitions", "$defs"];
+        match serde_json::from_str::<Value>(text) {
+            Ok(json) if words.iter().any(|word| json.get(word).is_some()) => SchemaKind::Json,
+            _ => SchemaKind::Avro,
+        }
+    }
+}
+
+/// A schema as the registry has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaText {
+    /// Its language.
+    pub kind: SchemaKind,
+    /// The text. Avro's references are written out in it.
+    pub text: Arc<str>,
+    /// The texts of the schemas that it refers to, directly or not, by the name of the reference.
+    pub imports: Arc<[(String, String)]>,
+}
+
+impl SchemaText {
+    /// A schema that refers to no other.
+    #[must_use]
+    pub fn new(kind: SchemaKind, text: &str) -> SchemaText {
+        SchemaText { kind, text: Arc::from(text), imports: Arc::from([]) }
+    }
+
+    /// How many bytes it has, with what it refers to.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.imports.iter().map(|(_, text)| text.len()).fold(self.text.len(), usize::saturating_add)
+    }
+}
 
 /// A value schema, parsed.
 #[derive(Debug, Clone)]
@@ -20,6 +82,28 @@ pub struct ValueSchema {
     form: Form,
     /// How many there are in all, mentions of named types written out.
     types: usize,
+    reader: Reader,
+}
+
+/// How the body of a value becomes Avro.
+#[derive(Debug, Clone)]
+pub(super) enum Reader {
+    /// It is.
+    Avro,
+    Json(Arc<json::Object>),
+}
+
+impl Reader {
+    /// Appends the Avro form of a body that is none.
+    pub(super) fn rewrite(&self, body: &[u8], out: &mut Vec<u8>) -> Result<(), (Reason, String)> {
+        match self {
+            Reader::Avro => {
+                out.extend_from_slice(body);
+                Ok(())
+            }
+            Reader::Json(object) => json::write(object, body, out),
+        }
+    }
 }
 
 /// One type that values of a schema may have.
@@ -54,11 +138,30 @@ impl Form {
 }
 
 impl ValueSchema {
-    /// Parses an Avro schema: a record, or a union in which each record is a type of its own.
+    /// Parses a schema. In Avro it is a record, or a union in which each record is a type of its own.
     ///
     /// # Errors
-    /// [`Error::Decision`] for a text that is no Avro schema, or one beyond the limits on schemas.
-    pub fn parse(text: &str) -> Result<ValueSchema> {
+    /// [`Error::Decision`] for a text that is no schema, or one beyond the limits on schemas.
+    pub fn parse(schema: &SchemaText) -> Result<ValueSchema> {
+        match schema.kind {
+            SchemaKind::Avro => ValueSchema::avro(&schema.text),
+            SchemaKind::Json => {
+                let read = json::read(&schema.text, &schema.imports);
+                let (name, object) = read.map_err(|e| Error::Decision(format!("value schema: {e}")))?;
+                let fields = object.avro();
+                let types = fields.iter().map(|field| field.kind.types()).sum::<usize>() + 1;
+                let branches = vec![Branch { name: Arc::from(name), fields: Some(fields) }];
+                let reader = Reader::Json(Arc::new(object));
+                Ok(ValueSchema { branches, form: Form::Single, reader, types })
+            }
+        }
+    }
+
+    /// Parses an Avro schema.
+    ///
+    /// # Errors
+    /// As [`ValueSchema::parse`].
+    pub fn avro(text: &str) -> Result<ValueSchema> {
         let refuse = |e: String| Error::Decision(format!("value schema: {e}"));
         let avro = writer_schema::parse(text).map_err(refuse)?;
         let json: Value = serde_json::from_str(text).map_err(|e| refuse(e.to_string()))?;
@@ -68,7 +171,7 @@ impl ValueSchema {
             }
             (single, _) => (Form::Single, vec![Branch::new(single, &json)]),
         };
-        Ok(ValueSchema { branches, form, types: avro.types() })
+        Ok(ValueSchema { branches, form, reader: Reader::Avro, types: avro.types() })
     }
 
     /// How a body says of which type it is.
@@ -80,6 +183,11 @@ impl ValueSchema {
     /// How many types it has when every mention of a named type is written out.
     pub(super) fn types(&self) -> usize {
         self.types
+    }
+
+    /// How a body becomes Avro.
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// The full names of the types, in the order of their numbers.

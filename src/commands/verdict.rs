@@ -7,7 +7,7 @@ use futures::future::join_all;
 use serde::Serialize;
 
 use super::{Output, aligned, catalog_is_new, in_time, load, print};
-use crate::avro::{self, ValueSchema};
+use crate::avro::{self, SchemaKind, SchemaText, ValueSchema};
 use crate::core::schema::{Difference, TableSchema, evolve, verdict};
 use crate::query::Format;
 use crate::service::{self, Catalogs, event_shape, read_log};
@@ -89,17 +89,17 @@ pub async fn schema_verdict(args: VerdictArgs, out: Output<'_>) -> Result<()> {
     let pipeline = settings.pipeline(&args.pipeline)?;
     let registry = service::registry(&settings);
     let topic = topic(&settings, pipeline).await?;
-    let (text, source, said) = candidate(registry.as_ref().ok(), (pipeline, &topic), args.schema.as_deref()).await?;
+    let (schema, source, said) = candidate(registry.as_ref().ok(), (pipeline, &topic), args.schema.as_deref()).await?;
     let key = match registry {
         Ok(registry) => key_schema(&registry, &topic, pipeline).await?,
         Err(_) => None,
     };
     let catalogs = Catalogs::default();
     let asked = Asked { settings: &settings, catalogs: &catalogs, pipeline };
-    let tables = join_all(takers(pipeline, &text)?.into_iter().map(|table| {
+    let tables = join_all(takers(pipeline, &schema)?.into_iter().map(|table| {
         let shape = event_shape(pipeline, table).with_key_schema(key.is_some());
         let wanted =
-            ValueSchema::parse(&text).and_then(|v| v.table_schema(key.as_deref(), &shape, table.format_version));
+            ValueSchema::parse(&schema).and_then(|v| v.table_schema(key.as_deref(), &shape, table.format_version));
         asked.table(table, wanted, shape.mode)
     }));
     let tables = tables.await.into_iter().collect::<Result<Vec<_>>>()?;
@@ -138,7 +138,7 @@ async fn topic(settings: &Settings, pipeline: &Pipeline) -> Result<String> {
 }
 
 /// The tables that take a record type of this schema; all of them where it cannot be read, which each of them reports.
-fn takers<'p>(pipeline: &'p Pipeline, schema: &str) -> Result<Vec<&'p Table>> {
+fn takers<'p>(pipeline: &'p Pipeline, schema: &SchemaText) -> Result<Vec<&'p Table>> {
     let Ok(schema) = ValueSchema::parse(schema) else { return Ok(pipeline.tables.iter().collect()) };
     let takes = |table: &&Table| schema.has_any_of(&event_shape(pipeline, table).types);
     let tables: Vec<_> = pipeline.tables.iter().filter(takes).collect();
@@ -158,7 +158,7 @@ async fn candidate(
     registry: Option<&Registry>,
     (pipeline, topic): (&Pipeline, &str),
     file: Option<&Path>,
-) -> Result<(String, String, Said)> {
+) -> Result<(SchemaText, String, Said)> {
     let Some(file) = file else {
         let subjects = service::value_subjects(pipeline, topic);
         let [subject] = subjects.as_slice() else {
@@ -175,9 +175,10 @@ async fn candidate(
         let newest = in_time("schema registry", PATIENCE, newest).await?;
         let source = format!("version {} of subject {subject}", newest.version);
         let said = Said { subject, answer: "registered", messages: Vec::new() };
-        return Ok((newest.schema.text.to_string(), source, said));
+        return Ok((newest.schema.text, source, said));
     };
     let text = read(file)?;
+    let text = SchemaText::new(SchemaKind::guess(&text), &text);
     let record_type = ValueSchema::parse(&text).ok().and_then(|schema| schema.names().next().cloned());
     let subject = service::value_subject(pipeline, topic, record_type.as_deref().unwrap_or_default());
     let said = match registry {
@@ -187,7 +188,7 @@ async fn candidate(
     Ok((text, file.display().to_string(), said))
 }
 
-async fn opinion(registry: &Registry, subject: String, text: &str) -> Said {
+async fn opinion(registry: &Registry, subject: String, text: &SchemaText) -> Said {
     let asked = tokio::time::timeout(PATIENCE, registry.opinion(&subject, text)).await;
     match asked {
         Ok(Ok(opinion)) => {
@@ -205,7 +206,9 @@ async fn key_schema(registry: &Registry, topic: &str, pipeline: &Pipeline) -> Re
     let needed = pipeline.mode == Mode::Upsert && pipeline.key.is_none();
     let asked = async { Ok(registry.latest(&format!("{topic}-key")).await) };
     match in_time("schema registry", PATIENCE, asked).await {
-        Ok(Ok(version)) => Ok(Some(version.schema.text.to_string())),
+        Ok(Ok(version)) if version.schema.text.kind == SchemaKind::Avro => {
+            Ok(Some(version.schema.text.text.to_string()))
+        }
         Ok(Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. })) => Ok(None),
         Ok(Err(error)) if needed => Err(error.into()),
         Err(error) if needed => Err(error),

@@ -1,4 +1,4 @@
-//! A schema registry inside this process: the REST interface that Kafka clients know, for Avro, in memory.
+//! A schema registry inside this process: the REST interface that Kafka clients know, for Avro and JSON Schema, in memory.
 
 mod compatibility;
 mod http;
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 pub use self::compatibility::Level;
 use self::http::{Shared, lock};
 use self::store::{Candidate, Refusal, Store};
+use crate::avro::SchemaKind;
 use crate::{Error, Result};
 
 /// A request body may have so many bytes; a longer one is refused with 413.
@@ -25,7 +26,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// A running registry. It forgets everything when it stops; ids then start at 1 again, so it must not outlive, nor be
 /// outlived by, the broker whose records carry them.
 ///
-/// What differs from Confluent's registry: Avro only, no references, no `normalize`, no modes or contexts, no
+/// What differs from Confluent's registry: versions are compared in Avro only, no references, no `normalize`, no modes or contexts, no
 /// authentication. The same text (but for white space, order of attributes and `{"type": "x"}` for `"x"`) has the same
 /// id in all subjects, and gets it again after it was deleted.
 pub struct Registry {
@@ -74,7 +75,15 @@ impl Registry {
     /// [`Error::No`] when the schema is incompatible, [`Error::Config`] when it is no Avro schema,
     /// [`Error::Unreachable`] when the registry is full.
     pub fn register(&self, subject: &str, schema: &str) -> Result<u32> {
-        let candidate = Candidate::parse(schema).map_err(|refusal| explain(subject, refusal))?;
+        self.register_as(SchemaKind::Avro, subject, schema)
+    }
+
+    /// As [`Registry::register`], of a schema in this language.
+    ///
+    /// # Errors
+    /// As [`Registry::register`].
+    pub fn register_as(&self, kind: SchemaKind, subject: &str, schema: &str) -> Result<u32> {
+        let candidate = Candidate::parse(kind, schema).map_err(|refusal| explain(subject, refusal))?;
         lock(&self.store).register(subject, candidate).map_err(|refusal| explain(subject, refusal))
     }
 

@@ -446,7 +446,7 @@ impl KeyReader {
         };
         let added = match of {
             Half::Value => ValueSchema::parse(&text).and_then(|schema| self.lanes.add_values(id, &schema)),
-            Half::Key => self.lanes.add_key_schema(id, &text),
+            Half::Key => self.lanes.add_key_schema(id, &text.text),
         };
         match added {
             Ok(()) => Ok(None),

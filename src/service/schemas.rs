@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::intake::SchemaAnswer;
-use crate::avro::{EventShape, Half, ValueSchema};
+use crate::avro::{EventShape, Half, SchemaKind, SchemaText, ValueSchema};
 use crate::core::schema::{TableFormat, TableSchema, evolve};
 use crate::settings::{Pipeline, SubjectStrategy};
 use crate::source::{Registry, RegistryError, Topology};
@@ -78,16 +78,16 @@ pub async fn latest(registry: &Registry, pipeline: &Pipeline, topic: &str, patie
         )));
     }
     let key = match registry.latest(&format!("{topic}-key")).await {
-        Ok(version) => Some(version.schema.text),
+        Ok(version) if version.schema.text.kind == SchemaKind::Avro => Some(version.schema.text.text),
         // A registry that has a string or other non-record key schema, or none, leaves it to `record_key`.
-        Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
+        Ok(_) | Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
         Err(error) => return Err(error.into()),
     };
     Ok(Latest { values, key })
 }
 
 /// The newest schema of a subject, which may take `patience` to appear.
-async fn newest_value(registry: &Registry, topic: &str, subject: &str, patience: Duration) -> Result<Arc<str>> {
+async fn newest_value(registry: &Registry, topic: &str, subject: &str, patience: Duration) -> Result<SchemaText> {
     let since = std::time::Instant::now();
     loop {
         match registry.latest(subject).await {
@@ -187,7 +187,7 @@ impl SchemaDesk {
             let schema = registry.schema_waiting(id as i32, stalled).await;
             telemetry.answered(&task);
             let answer = match schema {
-                Ok(schema) if of == Half::Key => SchemaAnswer::Key(schema.text),
+                Ok(schema) if of == Half::Key => key_answer(&schema.text),
                 Ok(schema) => match ValueSchema::parse(&schema.text).map(Arc::new) {
                     Err(error) => SchemaAnswer::Incompatible(error.to_string()),
                     Ok(schema) => match Needs::of_all(&needs, &schema) {
@@ -211,6 +211,14 @@ impl SchemaDesk {
             // One question at a time: there is room, unless the poll thread is gone.
             let _ = answers.try_send((id, of, answer));
         });
+    }
+}
+
+/// Record keys are read in Avro alone, or as plain text or numbers.
+fn key_answer(schema: &SchemaText) -> SchemaAnswer {
+    match schema.kind {
+        SchemaKind::Avro => SchemaAnswer::Key(schema.text.clone()),
+        other => SchemaAnswer::Incompatible(format!("record keys in {} are not read", other.name())),
     }
 }
 

@@ -4,48 +4,33 @@
 //! registry's own "no such schema" makes a record bad. Silence, a proxy's page, a refusal to talk to us: all of that is
 //! waited out (DESIGN rule 18).
 
+mod fingerprint;
 mod references;
 mod reply;
 
+pub use self::fingerprint::Fingerprint;
 pub use self::reply::schema_in_answers;
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::Hasher;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use siphasher::sip128::{Hasher128, SipHasher13};
 use url::Url;
 
 use self::reply::{Gathering, No, SchemaBody};
+use crate::avro::SchemaText;
 use crate::{Error, Result};
-
-/// What identifies the content of a schema, whatever its spacing and the order of its attributes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub u128);
-
-impl Fingerprint {
-    /// The fingerprint of a schema's text.
-    #[must_use]
-    pub fn of(schema: &str) -> Fingerprint {
-        let canonical = serde_json::from_str::<serde_json::Value>(schema).map(|v| v.to_string());
-        let mut hasher = SipHasher13::new();
-        // Nested deeper than the parser allows: its own spacing counts.
-        hasher.write(canonical.as_deref().unwrap_or(schema).as_bytes());
-        Fingerprint(hasher.finish128().as_u128())
-    }
-}
 
 /// A schema that the registry gave out under an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
     /// The id that records carry.
     pub id: i32,
-    /// Avro, as JSON.
-    pub text: Arc<str>,
+    /// What the registry has, with what it refers to.
+    pub text: SchemaText,
     /// What the text says, whatever its spacing.
     pub fingerprint: Fingerprint,
 }
@@ -154,14 +139,14 @@ struct Known {
 impl Known {
     fn admit(&mut self, schema: Schema) -> Result<Schema, RegistryError> {
         self.pin(schema.id, schema.fingerprint)?;
-        self.bytes += schema.text.len();
+        self.bytes += schema.text.bytes();
         match self.schemas.insert(schema.id, schema.clone()) {
-            Some(before) => self.bytes -= before.text.len(),
+            Some(before) => self.bytes -= before.text.bytes(),
             None => self.order.push_back(schema.id),
         }
         while self.order.len() > SCHEMAS_MAX || self.bytes > TEXT_BYTES_MAX {
             let Some(oldest) = self.order.pop_front() else { break };
-            self.bytes -= self.schemas.remove(&oldest).map_or(0, |gone| gone.text.len());
+            self.bytes -= self.schemas.remove(&oldest).map_or(0, |gone| gone.text.bytes());
         }
         Ok(schema)
     }
@@ -326,10 +311,10 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Registry::schema`]; [`RegistryError::NotFound`] where the subject has no version yet.
-    pub async fn opinion(&self, subject: &str, schema: &str) -> Result<Opinion, RegistryError> {
+    pub async fn opinion(&self, subject: &str, schema: &SchemaText) -> Result<Opinion, RegistryError> {
         let mut url = self.url(&["compatibility", "subjects", subject, "versions", "latest"]);
         url.set_query(Some("verbose=true"));
-        let body = serde_json::json!({ "schema": schema, "schemaType": "AVRO" });
+        let body = serde_json::json!({ "schema": &*schema.text, "schemaType": schema.kind.name() });
         let what = format!("subject {subject}");
         match self.answer::<OpinionBody>(self.http.post(url).json(&body), &what).await {
             Ok(said) => Ok(Opinion { compatible: said.is_compatible, messages: said.messages }),

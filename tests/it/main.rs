@@ -23,3 +23,4 @@ mod record_types;
 mod run;
 mod takeover;
 mod types;
+mod values;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::BODY_BYTES_MAX;
 use super::compatibility::Level;
 use super::store::{Candidate, Deletion, Refusal, Registered, Scope, Store, VersionName};
+use crate::avro::SchemaKind;
 
 /// The store, shared by all requests.
 pub(super) type Shared = Arc<Mutex<Store>>;
@@ -172,19 +173,23 @@ fn parsed<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Problem> {
 
 fn candidate(body: Body) -> Result<Candidate, Problem> {
     let body: SchemaBody = parsed(body)?;
-    if let Some(other) = body.schema_type.filter(|kind| !kind.eq_ignore_ascii_case("AVRO")) {
-        return Err(Problem::unprocessable(
-            42201,
-            format!("Invalid schema: the embedded registry knows AVRO only, not {other}"),
-        ));
-    }
+    let kind = match body.schema_type.as_deref().map(str::to_ascii_uppercase).as_deref() {
+        None | Some("AVRO") => SchemaKind::Avro,
+        Some("JSON") => SchemaKind::Json,
+        Some(other) => {
+            return Err(Problem::unprocessable(
+                42201,
+                format!("Invalid schema: the embedded registry knows AVRO and JSON, not {other}"),
+            ));
+        }
+    };
     if !body.references.is_empty() {
         return Err(Problem::unprocessable(
             42201,
             "Invalid schema: the embedded registry does not support references; write the types into one schema",
         ));
     }
-    Ok(Candidate::parse(&body.schema)?)
+    Ok(Candidate::parse(kind, &body.schema)?)
 }
 
 fn requested_level(body: Body) -> Result<Level, Problem> {
@@ -214,21 +219,30 @@ fn text(schema: &str) -> Response {
 }
 
 fn described(subject: &str, registered: &Registered) -> Answer {
-    Answer(json!({
+    let answer = json!({
         "subject": subject,
         "id": registered.id,
         "version": registered.version,
         "schema": &*registered.text,
-    }))
+    });
+    Answer(typed(answer, registered.kind))
+}
+
+/// Like Confluent's registry, it says the type of a schema where that is not Avro.
+fn typed(mut answer: Value, kind: SchemaKind) -> Value {
+    if kind != SchemaKind::Avro {
+        answer["schemaType"] = json!(kind.name());
+    }
+    answer
 }
 
 async fn schema_by_id(State(store): State<Shared>, Path(id): Path<String>) -> Reply {
-    let schema = lock(&store).by_id(schema_id(&id)?)?;
-    Ok(Answer(json!({"schema": &*schema})))
+    let (schema, kind) = lock(&store).by_id(schema_id(&id)?)?;
+    Ok(Answer(typed(json!({"schema": &*schema}), kind)))
 }
 
 async fn schema_text_by_id(State(store): State<Shared>, Path(id): Path<String>) -> Result<Response, Problem> {
-    Ok(text(&lock(&store).by_id(schema_id(&id)?)?))
+    Ok(text(&lock(&store).by_id(schema_id(&id)?)?.0))
 }
 
 async fn schema_subjects(State(store): State<Shared>, Path(id): Path<String>, options: Options) -> Reply {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::avro::SchemaKind;
+
 use super::compatibility::{self, Level, Physical};
 
 /// Schemas that the registry keeps at most; they live in memory.
@@ -69,6 +71,7 @@ pub(super) struct Registered {
     pub(super) id: u32,
     pub(super) version: u32,
     pub(super) text: Arc<str>,
+    pub(super) kind: SchemaKind,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,27 +83,34 @@ struct Version {
 
 struct Schema {
     text: Arc<str>,
-    physical: Physical,
+    kind: SchemaKind,
+    physical: Option<Physical>,
 }
 
 /// A schema that was parsed and is about to be looked up, compared or stored.
 pub(super) struct Candidate {
     text: String,
     identity: Value,
-    physical: Physical,
+    kind: SchemaKind,
+    /// What versions are compared by; only Avro's are.
+    physical: Option<Physical>,
 }
 
 impl Candidate {
     /// Checks a schema's text.
-    pub(super) fn parse(text: &str) -> Result<Candidate, Refusal> {
+    pub(super) fn parse(kind: SchemaKind, text: &str) -> Result<Candidate, Refusal> {
         let json: Value = serde_json::from_str(text)
             .map_err(|error| Refusal::InvalidSchema(format!("the schema is not JSON: {error}")))?;
+        if kind == SchemaKind::Json {
+            let identity = serde_json::json!({ "json schema": json });
+            return Ok(Candidate { text: text.to_string(), identity, kind, physical: None });
+        }
         apache_avro::Schema::parse(&json)
             .map_err(|error| Refusal::InvalidSchema(format!("the schema is not Avro: {error}")))?;
-        let physical = Physical::parse(&json).map_err(Refusal::InvalidSchema)?;
+        let physical = Some(Physical::parse(&json).map_err(Refusal::InvalidSchema)?);
         let mut identity = json;
         simplify(&mut identity);
-        Ok(Candidate { text: text.to_string(), identity, physical })
+        Ok(Candidate { text: text.to_string(), identity, kind, physical })
     }
 }
 
@@ -200,7 +210,8 @@ impl Store {
             return Err(Refusal::Full);
         }
         self.text_bytes += candidate.text.len();
-        self.schemas.push(Schema { text: candidate.text.into(), physical: candidate.physical });
+        let Candidate { text, kind, physical, .. } = candidate;
+        self.schemas.push(Schema { text: text.into(), kind, physical });
         let id = self.schemas.len() as u32;
         self.ids.insert(candidate.identity, id);
         Ok(id)
@@ -215,10 +226,12 @@ impl Store {
     }
 
     /// The text of a schema that some subject has, even if softly deleted.
-    pub(super) fn by_id(&self, id: u32) -> Result<Arc<str>, Refusal> {
+    pub(super) fn by_id(&self, id: u32) -> Result<(Arc<str>, SchemaKind), Refusal> {
         let used = self.subjects.values().flatten().any(|v| v.id == id);
         let schema = id.checked_sub(1).and_then(|i| self.schemas.get(i as usize)).filter(|_| used);
-        schema.map(|s| Arc::clone(&s.text)).ok_or_else(|| Refusal::SchemaNotFound(format!("schema {id} not found")))
+        schema
+            .map(|s| (Arc::clone(&s.text), s.kind))
+            .ok_or_else(|| Refusal::SchemaNotFound(format!("schema {id} not found")))
     }
 
     /// Subjects and version numbers under which a schema is known.
@@ -316,7 +329,13 @@ impl Store {
 
     fn against(&self, level: Level, candidate: &Candidate, version: &Version) -> Vec<String> {
         let old = &self.schemas[version.id as usize - 1];
-        let mut found = compatibility::differences(level, &candidate.physical, &old.physical);
+        let mut found = match (&candidate.physical, &old.physical) {
+            _ if candidate.kind != old.kind && level != Level::None => {
+                vec![format!("{{a schema of type {} after one of type {}}}", candidate.kind.name(), old.kind.name())]
+            }
+            (Some(new), Some(old)) => compatibility::differences(level, new, old),
+            _ => Vec::new(),
+        };
         if !found.is_empty() {
             found.push(format!("{{oldSchemaVersion: {}}}", version.number));
             found.push(format!("{{compatibility: '{}'}}", level.name()));
@@ -361,8 +380,8 @@ impl Store {
     }
 
     fn registered(&self, version: &Version) -> Registered {
-        let text = Arc::clone(&self.schemas[version.id as usize - 1].text);
-        Registered { id: version.id, version: version.number, text }
+        let Schema { text, kind, .. } = &self.schemas[version.id as usize - 1];
+        Registered { id: version.id, version: version.number, text: text.clone(), kind: *kind }
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{Fingerprint, RegistryError, Schema, references, shortened};
+use crate::avro::{SchemaKind, SchemaText};
 
 /// How many schemas of other subjects a schema may refer to, directly or not.
 const REFERENCES_MAX: usize = 100;
@@ -69,6 +70,7 @@ pub(super) fn meaning<T: DeserializeOwned>(status: u16, body: &[u8]) -> Result<T
 
 /// A schema and those that it refers to, as far as they have come.
 pub(super) struct Gathering {
+    kind: SchemaKind,
     text: String,
     /// Texts by the name of the type that they define.
     types: Vec<(String, String)>,
@@ -80,11 +82,14 @@ pub(super) struct Gathering {
 impl Gathering {
     /// Begins with the schema itself. The error says why Firn does not read it.
     pub(super) fn new(body: SchemaBody) -> Result<Gathering, String> {
-        match body.schema_type.as_deref() {
-            None | Some("AVRO") => {}
-            Some(other) => return Err(format!("is of type {}; only AVRO is read", shortened(other))),
-        }
+        let kind = match body.schema_type.as_deref() {
+            None => SchemaKind::Avro,
+            Some(name) => {
+                SchemaKind::named(name).ok_or_else(|| format!("is of type {}, which is not read", shortened(name)))?
+            }
+        };
         let mut gathering = Gathering {
+            kind,
             text: body.schema,
             types: Vec::new(),
             waiting: VecDeque::new(),
@@ -122,11 +127,16 @@ impl Gathering {
         self.wait_for(body.references)
     }
 
-    /// The schema with the types of other subjects written out in it.
+    /// The schema with what it refers to: in Avro, the types of other subjects are written out in it.
     pub(super) fn finish(self, id: i32) -> Result<Schema, String> {
-        let text = if self.types.is_empty() { self.text } else { references::write_out(&self.text, &self.types)? };
-        let fingerprint = Fingerprint::of(&text);
-        Ok(Schema { id, text: Arc::from(text), fingerprint })
+        let Gathering { kind, text, types, .. } = self;
+        let text = match (kind, types.is_empty()) {
+            (_, true) => SchemaText::new(kind, &text),
+            (SchemaKind::Avro, false) => SchemaText::new(kind, &references::write_out(&text, &types)?),
+            (_, false) => SchemaText { kind, text: Arc::from(text), imports: types.into() },
+        };
+        let fingerprint = Fingerprint::of_all(&text);
+        Ok(Schema { id, text, fingerprint })
     }
 }
 

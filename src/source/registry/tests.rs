@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::avro::SchemaKind;
 
 type Answer = Arc<dyn Fn(usize, &str, &HeaderMap) -> Response + Send + Sync>;
 
@@ -53,8 +54,8 @@ async fn a_schema_is_asked_for_once_and_with_the_password() {
         json(200, &json!({"schema": "\"string\"", "maxId": 9}))
     })
     .await;
-    assert_eq!(&*registry.schema(7).await.unwrap().text, "\"string\"");
-    assert_eq!(&*registry.schema(7).await.unwrap().text, "\"string\"");
+    assert_eq!(&*registry.schema(7).await.unwrap().text.text, "\"string\"");
+    assert_eq!(&*registry.schema(7).await.unwrap().text.text, "\"string\"");
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     assert!(registry.cached(7).is_some() && registry.cached(8).is_none());
 }
@@ -108,7 +109,7 @@ async fn an_outage_is_waited_out() {
     .await;
     let mut failed = 0;
     let schema = registry.schema_waiting(3, |_| failed += 1).await.unwrap();
-    assert_eq!((&*schema.text, failed, asked.load(Ordering::Relaxed)), ("\"long\"", 2, 3));
+    assert_eq!((&*schema.text.text, failed, asked.load(Ordering::Relaxed)), ("\"long\"", 2, 3));
 }
 
 /// D4
@@ -134,7 +135,7 @@ async fn another_schema_under_a_known_id_is_named() {
 async fn other_types_are_refused_in_plain_words() {
     let (registry, _) =
         fake(|_, _, _| json(200, &json!({"schema": "syntax = \"proto3\";", "schemaType": "PROTOBUF"}))).await;
-    assert!(registry.schema(1).await.unwrap_err().to_string().contains("type PROTOBUF; only AVRO"));
+    assert!(registry.schema(1).await.unwrap_err().to_string().contains("type PROTOBUF, which is not read"));
 }
 
 const OUTER: &str = r#"{"type":"record","name":"R","namespace":"n","fields":[{"name":"a","type":"o.A"}]}"#;
@@ -159,7 +160,7 @@ fn referring(path: &str) -> Response {
 async fn types_of_other_subjects_are_written_out_and_are_part_of_what_an_id_means() {
     let (registry, asked) = fake(|_, path, _| referring(path)).await;
     let schema = registry.schema(1).await.unwrap();
-    let written: serde_json::Value = serde_json::from_str(&schema.text).unwrap();
+    let written: serde_json::Value = serde_json::from_str(&schema.text.text).unwrap();
     assert_eq!(written["fields"][0]["type"]["fields"][0]["type"]["size"], 3, "{written}");
     assert_ne!(schema.fingerprint, Fingerprint::of(OUTER));
     assert_eq!(registry.schema(1).await.unwrap(), schema);
@@ -349,7 +350,7 @@ async fn what_an_answer_calls_itself_does_not_matter() {
     for kind in ["text/html", "application/octet-stream", "nonsense"] {
         let head = format!("content-type: {kind}\r\ncontent-length: 20\r\n");
         let (registry, ..) = raw(http(&head, br#"{"schema":"\"int\""}"#), Then::Close).await;
-        assert_eq!(&*registry.schema(1).await.unwrap().text, "\"int\"", "{kind}");
+        assert_eq!(&*registry.schema(1).await.unwrap().text.text, "\"int\"", "{kind}");
     }
 }
 
@@ -375,8 +376,12 @@ fn the_cache_is_bounded_in_bytes_too() {
     let mut known = Known::default();
     let text: Arc<str> = Arc::from("x".repeat(1 << 20));
     for id in 0..100 {
-        known.admit(Schema { id, text: text.clone(), fingerprint: Fingerprint(0) }).unwrap();
-        known.admit(Schema { id, text: text.clone(), fingerprint: Fingerprint(0) }).unwrap();
+        known
+            .admit(Schema { id, text: SchemaText::new(SchemaKind::Avro, &text), fingerprint: Fingerprint(0) })
+            .unwrap();
+        known
+            .admit(Schema { id, text: SchemaText::new(SchemaKind::Avro, &text), fingerprint: Fingerprint(0) })
+            .unwrap();
     }
     assert_eq!((known.schemas.len(), known.order.len(), known.bytes), (64, 64, 64 << 20));
     assert!(known.schemas.contains_key(&99) && !known.schemas.contains_key(&35));
@@ -386,7 +391,11 @@ fn the_cache_is_bounded_in_bytes_too() {
 #[test]
 fn the_cache_lets_the_oldest_go_but_not_what_it_meant() {
     let mut known = Known::default();
-    let schema = |id, text: &str| Schema { id, text: Arc::from(text), fingerprint: Fingerprint::of(text) };
+    let schema = |id, text: &str| Schema {
+        id,
+        text: SchemaText::new(SchemaKind::Avro, text),
+        fingerprint: Fingerprint::of(text),
+    };
     for id in 0..=i32::try_from(SCHEMAS_MAX).unwrap() {
         known.admit(schema(id, "\"int\"")).unwrap();
     }

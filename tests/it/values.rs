@@ -1,0 +1,79 @@
+//! Values that are not Avro, from the registry to the table.
+
+use firn::avro::SchemaKind;
+use firn::commands::{self, VerdictArgs};
+use firn::query::Format;
+use firn::{Error, Result};
+use serde_json::{Value, json};
+
+use crate::dead_letters::{DEAD_LETTERS, letters};
+use crate::evolve::{rows, world};
+use crate::run::World;
+
+const ICEBERG: &str = "{catalog: ice, name: market.trades, format_version: 2}";
+const DELTA: &str = "{catalog: lake, name: market.trades}";
+
+fn wire(id: u32, body: &[u8]) -> Vec<u8> {
+    [&[0][..], &id.to_be_bytes(), body].concat()
+}
+
+async fn verdict(world: &World, file: &str, schema: &str) -> (Value, Result<()>) {
+    let path = world.folder.path().join(file);
+    std::fs::write(&path, schema).unwrap();
+    let args = VerdictArgs { config: world.config(), pipeline: "p".into(), schema: Some(path), format: Format::Json };
+    let mut out = Vec::new();
+    let ended = commands::schema_verdict(args, &mut out).await;
+    (serde_json::from_slice(&out).unwrap_or_default(), ended)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_values_become_rows_and_their_schemas_grow_the_tables() {
+    let world = world(&[ICEBERG, DELTA], DEAD_LETTERS).await;
+    world.broker.create_topic("trades.dlq", 2).unwrap();
+    let registry = world.registry.as_ref().unwrap();
+    let schema = |more: &str| {
+        format!(
+            r#"{{"$schema":"http://json-schema.org/draft-07/schema#","type":"object","title":"Trade","properties":{{
+            "id":{{"type":"integer"}},"venue":{{"type":"string"}},"at":{{"type":"string","format":"date-time"}}{more}}},
+            "required":["id","venue"]}}"#
+        )
+    };
+    let first = registry.register_as(SchemaKind::Json, "trades-value", &schema("")).unwrap();
+    let send = |id: u32, bodies: &[&str]| {
+        world.send(0, &bodies.iter().map(|body| wire(id, body.as_bytes())).collect::<Vec<_>>());
+    };
+    send(
+        first,
+        &[
+            r#"{"venue":"XNAS","id":1,"at":"2026-01-31T12:00:00+01:00"}"#,
+            r#"{"id":2,"venue":"XPAR"}"#,
+            r#"{"id":2.5,"venue":"XPAR"}"#,
+            r#"{"id":1,"venue":"XLON","later":"ignored"}"#,
+            r#"{"id":3}"#,
+        ],
+    );
+    world.catch_up().await.unwrap();
+    let expected = [json!({"id": 1, "venue": "XLON"}), json!({"id": 2, "venue": "XPAR"})];
+    for table in ["ice.market.trades", "lake.market.trades"] {
+        assert_eq!(rows(&world, table).await, expected, "{table}");
+    }
+    let reasons: Vec<_> = letters(&world).whole.into_values().map(|l| (l.place.offset, l.reason)).collect();
+    assert_eq!(reasons, [(2, "wrong_type".to_owned()), (4, "missing_field".to_owned())]);
+
+    let wider = schema(r#","price":{"type":["number","null"]}"#);
+    let (report, ended) = verdict(&world, "new.json", &wider).await;
+    ended.unwrap();
+    assert_eq!(report["registry"]["answer"], "compatible");
+    assert_eq!(report["tables"][0]["changes"][0]["path"], "price");
+    let second = registry.register_as(SchemaKind::Json, "trades-value", &wider).unwrap();
+    send(second, &[r#"{"id":4,"venue":"X","price":0.1}"#, r#"{"id":5,"venue":"X","price":null}"#]);
+    world.catch_up().await.unwrap();
+    for table in ["ice.market.trades", "lake.market.trades"] {
+        let last = rows(&world, table).await.split_off(2);
+        assert_eq!(last, [json!({"id": 4, "venue": "X", "price": 0.1}), json!({"id": 5, "venue": "X"})], "{table}");
+    }
+
+    let (_, ended) = verdict(&world, "new.json", &schema(r#","x":{"type":"object"}"#)).await;
+    let error = ended.unwrap_err();
+    assert!(matches!(error, Error::No(_)), "{error}");
+}
