@@ -35,6 +35,8 @@ pub enum Reason {
     DecimalPrecision,
     /// Text that is not a UUID.
     BadUuid,
+    /// A field number that is none, a group, or a form on the wire that its type does not have.
+    WireType,
     /// Not JSON, or nested deeper than the parser goes.
     NotJson,
     /// A value of another type than the schema says.
@@ -58,7 +60,7 @@ const _: () = assert!(Reason::ALL.len() == Reason::NullOrder as usize + 1, "a re
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 23] = [
+    pub const ALL: [Reason; 24] = [
         Reason::Magic,
         Reason::TooShort,
         Reason::TooLarge,
@@ -74,6 +76,7 @@ impl Reason {
         Reason::OutOfRange,
         Reason::DecimalPrecision,
         Reason::BadUuid,
+        Reason::WireType,
         Reason::NotJson,
         Reason::WrongType,
         Reason::MissingField,
@@ -103,6 +106,7 @@ impl Reason {
             Reason::OutOfRange => "out_of_range",
             Reason::DecimalPrecision => "decimal_precision",
             Reason::BadUuid => "bad_uuid",
+            Reason::WireType => "wire_type",
             Reason::NotJson => "not_json",
             Reason::WrongType => "wrong_type",
             Reason::MissingField => "missing_field",
@@ -124,13 +128,14 @@ impl Reason {
             Reason::BadVarint => "an integer is longer or larger than its type",
             Reason::BadLength => "a length is negative or beyond the body",
             Reason::BadBlock => "a block's count or size cannot be right",
-            Reason::UnionBranch => "names a branch that the union does not have",
+            Reason::UnionBranch => "names a type that its schema does not have, or that is not of this table",
             Reason::EnumIndex => "names a symbol that the enum does not have",
             Reason::BadBoolean => "a boolean is neither 0 nor 1",
             Reason::InvalidUtf8 => "text is not utf-8",
             Reason::OutOfRange => "a time or number is not one that its column can hold exactly",
             Reason::DecimalPrecision => "a decimal has more digits than its precision",
             Reason::BadUuid => "text is not a uuid",
+            Reason::WireType => "a field is not of the form that its type has",
             Reason::NotJson => "not json, or nested too deeply",
             Reason::WrongType => "not of the type that the schema says",
             Reason::MissingField => "it is required and not there",

@@ -358,13 +358,13 @@ impl Decoder {
             self.append_key_to_row(event)?;
         }
         let of_schema = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
-        let (of_type, body) = of_schema.of(body).map_err(|reason| Stop::reason(reason, Half::Value))?;
+        let (number, of_type, body) = of_schema.of(body).map_err(|reason| Stop::reason(reason, Half::Value))?;
         let TypePlan { plan, shared } = of_type;
         let body = match &of_schema.reader {
             Reader::Avro => body,
             other => {
                 self.rewritten.clear();
-                other.rewrite(body, &mut self.rewritten).map_err(Stop::foreign)?;
+                other.rewrite(number, body, &mut self.rewritten).map_err(Stop::foreign)?;
                 &self.rewritten
             }
         };

@@ -4,7 +4,7 @@
 //! All plans append to the same columns, so that interleaved schema ids cost nothing; and since columns can go back to the
 //! row before, a bad record costs that record and neither its neighbours nor its batch.
 //!
-//! Values in JSON take the same way: their schema becomes a record of Avro types, and each value an Avro body of it.
+//! Values in JSON and Protobuf take the same way: their schema becomes a record of Avro types, and each value an Avro body of it.
 
 mod bad;
 mod binding;
@@ -15,6 +15,7 @@ mod json;
 mod lineage;
 mod plan;
 mod plans;
+mod protobuf;
 mod read;
 mod record_key;
 mod schema;

@@ -68,12 +68,12 @@ impl ValuePlan {
         Ok(ValuePlan { form, reader, types })
     }
 
-    /// The plan of a body's type, and what is behind the number of that.
+    /// The number of a body's type, its plan, and what is behind the number.
     #[inline]
-    pub fn of<'b>(&self, body: &'b [u8]) -> Result<(&TypePlan, &'b [u8]), Reason> {
+    pub fn of<'b>(&self, body: &'b [u8]) -> Result<(usize, &TypePlan, &'b [u8]), Reason> {
         let (number, body) = self.form.split(body, self.types.len())?;
         match self.types.get(number) {
-            Some(Some(plan)) => Ok((plan, body)),
+            Some(Some(plan)) => Ok((number, plan, body)),
             _ => Err(Reason::UnionBranch),
         }
     }

@@ -40,13 +40,10 @@ impl ValueSchema {
 fn value_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) -> Result<Vec<Field>, String> {
     match &shape.types {
         Types::Any => record_columns(value.only()?, format_version),
-        Types::One(name) => {
-            let (_, fields) = value
-                .records()
-                .find(|(found, _)| found == name)
-                .ok_or_else(|| format!("there is no record type {name}; it is {value}"))?;
-            record_columns(fields, format_version)
-        }
+        Types::One(_) => match value.records(&shape.types)?.as_slice() {
+            [(_, fields), ..] => record_columns(fields, format_version),
+            [] => Err(format!("it has no record type of the table; it is {value}")),
+        },
         Types::Structs(_) => struct_columns(value, shape, format_version),
     }
 }
@@ -54,7 +51,7 @@ fn value_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) ->
 /// One struct for each record type, behind the columns that all of them share.
 fn struct_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) -> Result<Vec<Field>, String> {
     let (mut shared, mut structs) = (Vec::<Field>::new(), Vec::new());
-    for (name, fields) in value.records().filter(|(name, _)| shape.types.take(name)) {
+    for (name, fields) in value.records(&shape.types)? {
         let within = |e: String| format!("record type {name}: {e}");
         let columns = record_columns(fields, format_version).map_err(within)?;
         for wanted in shape.shared() {
@@ -75,9 +72,6 @@ fn struct_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) -
             }
         }
         structs.push(Field::new(Types::column(name), Type::Struct(columns), false));
-    }
-    if structs.is_empty() {
-        return Err(format!("it has none of the record types of the table; it is {value}"));
     }
     shared.extend(structs);
     Ok(shared)

@@ -1,16 +1,19 @@
 //! The schema of a topic's values: the record types that it has, and how a body says of which one it is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::bad::Reason;
 use super::cursor::Cursor;
-use super::json;
 use super::shape::Types;
 use super::writer_schema::{self, Avro, AvroField};
+use super::{json, protobuf};
 use crate::{Error, Result};
 
+/// How deeply a message may be declared inside of others.
+const MESSAGES_DEEP_MAX: i64 = 64;
 /// How many types are named in messages.
 const NAMES_SHOWN: usize = 20;
 
@@ -21,6 +24,8 @@ pub enum SchemaKind {
     Avro,
     /// JSON Schema.
     Json,
+    /// Protobuf.
+    Protobuf,
 }
 
 impl SchemaKind {
@@ -30,21 +35,24 @@ impl SchemaKind {
         match self {
             SchemaKind::Avro => "AVRO",
             SchemaKind::Json => "JSON",
+            SchemaKind::Protobuf => "PROTOBUF",
         }
     }
 
     /// The language of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<SchemaKind> {
-        [SchemaKind::Avro, SchemaKind::Json].into_iter().find(|kind| kind.name() == name)
+        [SchemaKind::Avro, SchemaKind::Json, SchemaKind::Protobuf].into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The language of a text: an object with the words of JSON Schema is one, anything else is Avro.
+    /// The language of a text: what is no JSON is Protobuf, an object with the words of JSON Schema is one, anything else is
+    /// Avro.
     #[must_use]
     pub fn guess(text: &str) -> SchemaKind {
         let words = ["$schema", "properties", "$ref", "oneOf", "definitions", "$defs"];
         match serde_json::from_str::<Value>(text) {
             Ok(json) if words.iter().any(|word| json.get(word).is_some()) => SchemaKind::Json,
+            Err(_) if text.contains("message") => SchemaKind::Protobuf,
             _ => SchemaKind::Avro,
         }
     }
@@ -91,17 +99,23 @@ pub(super) enum Reader {
     /// It is.
     Avro,
     Json(Arc<json::Object>),
+    /// By the number of the type.
+    Protobuf(Arc<[Option<Arc<protobuf::Message>>]>),
 }
 
 impl Reader {
-    /// Appends the Avro form of a body that is none.
-    pub(super) fn rewrite(&self, body: &[u8], out: &mut Vec<u8>) -> Result<(), (Reason, String)> {
+    /// Appends the Avro form of a body, which is of the type with this number.
+    pub(super) fn rewrite(&self, number: usize, body: &[u8], out: &mut Vec<u8>) -> Result<(), (Reason, String)> {
         match self {
             Reader::Avro => {
                 out.extend_from_slice(body);
                 Ok(())
             }
             Reader::Json(object) => json::write(object, body, out),
+            Reader::Protobuf(messages) => match messages.get(number) {
+                Some(Some(message)) => protobuf::write(message, body, out),
+                _ => Err((Reason::UnionBranch, String::new())),
+            },
         }
     }
 }
@@ -111,30 +125,44 @@ impl Reader {
 struct Branch {
     /// Its full name; that of the type where it has none.
     name: Arc<str>,
-    /// None for a type that is no record.
-    fields: Option<Vec<AvroField>>,
+    /// Or why it has none.
+    fields: Result<Vec<AvroField>, String>,
 }
 
 /// How a body says of which type it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
     /// There is only one.
     Single,
     /// An Avro union: the number of the branch is in front.
     Union,
+    /// A list of Protobuf messages: the place of the message is in front.
+    Messages(Arc<HashMap<Vec<u32>, usize>>),
 }
 
 impl Form {
     /// The number of a body's type, and what is behind it.
     #[inline]
-    pub fn split(self, body: &[u8], branches: usize) -> Result<(usize, &[u8]), Reason> {
-        if self == Form::Single {
-            return Ok((0, body));
-        }
+    pub fn split<'b>(&self, body: &'b [u8], branches: usize) -> Result<(usize, &'b [u8]), Reason> {
         let mut cursor = Cursor::new(body);
-        let branch = cursor.index(branches, Reason::UnionBranch)?;
-        Ok((branch, cursor.rest()))
+        let number = match self {
+            Form::Single => 0,
+            Form::Union => cursor.index(branches, Reason::UnionBranch)?,
+            Form::Messages(places) => *places.get(&place(&mut cursor)?).ok_or(Reason::UnionBranch)?,
+        };
+        Ok((number, cursor.rest()))
     }
+}
+
+/// The place of a Protobuf message in its file: how many numbers, and those from the outermost message inwards. No numbers
+/// stand for the first message.
+fn place(cursor: &mut Cursor<'_>) -> Result<Vec<u32>, Reason> {
+    let count = match cursor.long()? {
+        0 => return Ok(vec![0]),
+        count if (1..=MESSAGES_DEEP_MAX).contains(&count) => count,
+        _ => return Err(Reason::UnionBranch),
+    };
+    (0..count).map(|_| u32::try_from(cursor.long()?).map_err(|_| Reason::UnionBranch)).collect()
 }
 
 impl ValueSchema {
@@ -150,11 +178,26 @@ impl ValueSchema {
                 let (name, object) = read.map_err(|e| Error::Decision(format!("value schema: {e}")))?;
                 let fields = object.avro();
                 let types = fields.iter().map(|field| field.kind.types()).sum::<usize>() + 1;
-                let branches = vec![Branch { name: Arc::from(name), fields: Some(fields) }];
+                let branches = vec![Branch { name: Arc::from(name), fields: Ok(fields) }];
                 let reader = Reader::Json(Arc::new(object));
                 Ok(ValueSchema { branches, form: Form::Single, reader, types })
             }
+            SchemaKind::Protobuf => {
+                let read = protobuf::read(&schema.text, &schema.imports);
+                read.map(ValueSchema::messages).map_err(|e| Error::Decision(format!("value schema: {e}")))
+            }
         }
+    }
+
+    fn messages(defined: Vec<protobuf::Defined>) -> ValueSchema {
+        let types = defined.iter().filter_map(|d| d.message.as_ref().ok()).map(|message| message.types()).sum();
+        let places = defined.iter().enumerate().map(|(number, d)| (d.path.clone(), number)).collect();
+        let messages: Vec<_> = defined.iter().map(|d| d.message.clone().ok()).collect();
+        let branches = defined
+            .into_iter()
+            .map(|d| Branch { name: Arc::from(d.name), fields: d.message.map(|message| message.avro()) });
+        let reader = Reader::Protobuf(messages.into());
+        ValueSchema { branches: branches.collect(), form: Form::Messages(Arc::new(places)), reader, types }
     }
 
     /// Parses an Avro schema.
@@ -177,7 +220,7 @@ impl ValueSchema {
     /// How a body says of which type it is.
     #[must_use]
     pub fn form(&self) -> Form {
-        self.form
+        self.form.clone()
     }
 
     /// How many types it has when every mention of a named type is written out.
@@ -203,22 +246,34 @@ impl ValueSchema {
 
     /// The types in the order of their numbers: full name, and the fields of one that is a record.
     pub(super) fn branches(&self) -> impl Iterator<Item = (&str, Option<&[AvroField]>)> {
-        self.branches.iter().map(|branch| (&*branch.name, branch.fields.as_deref()))
+        self.branches.iter().map(|branch| (&*branch.name, branch.fields.as_deref().ok()))
     }
 
-    /// The fields of the types that are records, by full name.
-    pub(super) fn records(&self) -> impl Iterator<Item = (&str, &[AvroField])> {
-        self.branches().filter_map(|(name, fields)| Some((name, fields?)))
+    /// The fields of those types that a table takes, by full name.
+    ///
+    /// # Errors
+    /// One of them has no columns, or there is none.
+    pub(super) fn records(&self, types: &Types) -> Result<Vec<(&str, &[AvroField])>, String> {
+        let taken = self.branches.iter().filter(|branch| types.take(&branch.name));
+        let fields = taken.map(|branch| match &branch.fields {
+            Ok(fields) => Ok((&*branch.name, fields.as_slice())),
+            Err(why) => Err(format!("record type {}: {why}", branch.name)),
+        });
+        match fields.collect::<Result<Vec<_>, _>>()? {
+            none if none.is_empty() => Err(format!("it has no record type of the table; it is {self}")),
+            records => Ok(records),
+        }
     }
 
-    /// The fields of the one record type.
+    /// The fields of the one record type; in Protobuf, of the first message.
     ///
     /// # Errors
     /// The schema is no record, or a union.
     pub(super) fn only(&self) -> Result<&[AvroField], String> {
-        match (self.form, self.branches.as_slice()) {
-            (Form::Single, [Branch { fields: Some(fields), .. }]) => Ok(fields),
-            (Form::Single, _) => Err(format!("a record is needed, this is {self}")),
+        match (&self.form, self.branches.as_slice()) {
+            (Form::Single, [Branch { fields: Ok(fields), .. }]) => Ok(fields),
+            (Form::Messages(_), [Branch { fields, .. }, ..]) => fields.as_deref().map_err(String::clone),
+            (Form::Single | Form::Messages(_), _) => Err(format!("a record is needed, this is {self}")),
             (Form::Union, _) => Err(format!(
                 "a record is needed, this is {self}; several record types in one topic need `record_type` in each table, or \
                  `record_types`"
@@ -240,8 +295,8 @@ impl std::fmt::Display for ValueSchema {
 impl Branch {
     fn new(kind: &Avro, json: &Value) -> Branch {
         match kind {
-            Avro::Record(fields) => Branch { name: Arc::from(full_name(json)), fields: Some(fields.clone()) },
-            other => Branch { name: Arc::from(other.to_string()), fields: None },
+            Avro::Record(fields) => Branch { name: Arc::from(full_name(json)), fields: Ok(fields.clone()) },
+            other => Branch { name: Arc::from(other.to_string()), fields: Err(format!("a {other} is no record")) },
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A schema registry inside this process: the REST interface that Kafka clients know, for Avro and JSON Schema, in memory.
+//! A schema registry inside this process: the REST interface that Kafka clients know, for Avro, JSON Schema and Protobuf, in memory.
 
 mod compatibility;
 mod http;

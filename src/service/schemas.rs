@@ -64,8 +64,7 @@ pub async fn latest(registry: &Registry, pipeline: &Pipeline, topic: &str, patie
     for subject in value_subjects(pipeline, topic) {
         let left = patience.saturating_sub(since.elapsed());
         let text = newest_value(registry, topic, &subject, left).await?;
-        let schema = ValueSchema::parse(&text).map_err(|e| e.within(format_args!("subject {subject}")))?;
-        values.push(Arc::new(schema));
+        values.push(parse(text).await.map_err(|e| e.within(format_args!("subject {subject}")))?);
     }
     let has = |name: &String| values.iter().any(|schema| schema.names().any(|known| **known == **name));
     if let Some(missing) = record_types(pipeline).into_iter().find(|name| !has(name)) {
@@ -188,7 +187,7 @@ impl SchemaDesk {
             telemetry.answered(&task);
             let answer = match schema {
                 Ok(schema) if of == Half::Key => key_answer(&schema.text),
-                Ok(schema) => match ValueSchema::parse(&schema.text).map(Arc::new) {
+                Ok(schema) => match parse(schema.text).await {
                     Err(error) => SchemaAnswer::Incompatible(error.to_string()),
                     Ok(schema) => match Needs::of_all(&needs, &schema) {
                         Need::Change => {
@@ -212,6 +211,12 @@ impl SchemaDesk {
             let _ = answers.try_send((id, of, answer));
         });
     }
+}
+
+/// Parses a schema aside: a large one takes its time, and whatever its parser does concerns that schema only.
+async fn parse(schema: SchemaText) -> Result<Arc<ValueSchema>> {
+    let parsed = tokio::task::spawn_blocking(move || ValueSchema::parse(&schema)).await;
+    parsed.unwrap_or_else(|e| Err(Error::Decision(format!("value schema: its parser failed: {e}")))).map(Arc::new)
 }
 
 /// Record keys are read in Avro alone, or as plain text or numbers.

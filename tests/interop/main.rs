@@ -37,6 +37,7 @@ mod sql;
 mod stack;
 mod trino;
 mod upsert;
+mod values;
 mod watch;
 mod wire;
 

@@ -13,6 +13,17 @@ pub struct Registry {
     pub url: String,
 }
 
+/// A schema of another subject, by the name under which it is referred to.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Reference {
+    /// The name in the schema that refers to it.
+    pub name: String,
+    /// Where it is registered.
+    pub subject: String,
+    /// As which version.
+    pub version: i32,
+}
+
 /// Encodes values of one registered schema: magic byte, schema id, Avro body.
 pub struct Encoder {
     /// The registry's id of the schema.
@@ -35,6 +46,15 @@ impl Registry {
             .json(&json!({"schema": schema}));
         let answer: serde_json::Value = send(request)?;
         Ok(answer["id"].as_u64().and_then(|id| id.try_into().ok()).expect("the registry answers with an id"))
+    }
+
+    /// Registers a schema of another type than Avro (`JSON`, `PROTOBUF`), with what it refers to.
+    pub fn register_as(&self, kind: &str, subject: &str, schema: &str, references: &[Reference]) -> u32 {
+        let request = reqwest::Client::new()
+            .post(format!("{}/subjects/{subject}/versions", self.url))
+            .json(&json!({"schema": schema, "schemaType": kind, "references": references}));
+        let answer = send(request).unwrap_or_else(|(status, body)| panic!("register {subject}: {status} {body}"));
+        answer["id"].as_u64().and_then(|id| id.try_into().ok()).expect("the registry answers with an id")
     }
 
     /// Registers a schema and returns an encoder for it.

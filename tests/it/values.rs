@@ -77,3 +77,48 @@ async fn json_values_become_rows_and_their_schemas_grow_the_tables() {
     let error = ended.unwrap_err();
     assert!(matches!(error, Error::No(_)), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protobuf_values_become_rows_and_their_schemas_grow_the_tables() {
+    let world = world(&[ICEBERG, DELTA], DEAD_LETTERS).await;
+    world.broker.create_topic("trades.dlq", 2).unwrap();
+    let registry = world.registry.as_ref().unwrap();
+    let schema = |more: &str| {
+        format!(
+            "syntax = \"proto3\"; message Trade {{ int64 id = 1; string venue = 2; repeated int32 sizes = 3; {more} }}"
+        )
+    };
+    let first = registry.register_as(SchemaKind::Protobuf, "trades-value", &schema("")).unwrap();
+    let send = |id: u32, bodies: &[&[u8]]| world.send(0, &bodies.iter().map(|body| wire(id, body)).collect::<Vec<_>>());
+    send(
+        first,
+        &[
+            b"\0\x08\x01\x12\x04XNAS\x1a\x02\x05\x06",
+            b"\0\x08\x02",
+            b"\0\x08",
+            b"\x02\x02\x08\x03",
+            b"\x02\0\x08\x01\x12\x04XLON",
+        ],
+    );
+    world.catch_up().await.unwrap();
+    let expected = [json!({"id": 1, "venue": "XLON", "sizes": []}), json!({"id": 2, "venue": "", "sizes": []})];
+    for table in ["ice.market.trades", "lake.market.trades"] {
+        assert_eq!(rows(&world, table).await, expected, "{table}");
+    }
+    let reasons: Vec<_> = letters(&world).whole.into_values().map(|l| (l.place.offset, l.reason)).collect();
+    assert_eq!(reasons, [(2, "truncated".to_owned()), (3, "bad_union_branch".to_owned())]);
+
+    let wider = schema("optional double price = 4;");
+    let (report, ended) = verdict(&world, "new.proto", &wider).await;
+    ended.unwrap();
+    assert_eq!(report["tables"][0]["changes"][0]["path"], "price");
+    let second = registry.register_as(SchemaKind::Protobuf, "trades-value", &wider).unwrap();
+    let priced = [&b"\0\x08\x04\x21"[..], &0.5f64.to_le_bytes()].concat();
+    send(second, &[&priced, b"\0\x08\x05"]);
+    world.catch_up().await.unwrap();
+    for table in ["ice.market.trades", "lake.market.trades"] {
+        let last = rows(&world, table).await.split_off(2);
+        let four = json!({"id": 4, "venue": "", "sizes": [], "price": 0.5});
+        assert_eq!(last, [four, json!({"id": 5, "venue": "", "sizes": []})], "{table}");
+    }
+}

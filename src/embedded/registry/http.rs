@@ -173,16 +173,11 @@ fn parsed<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Problem> {
 
 fn candidate(body: Body) -> Result<Candidate, Problem> {
     let body: SchemaBody = parsed(body)?;
-    let kind = match body.schema_type.as_deref().map(str::to_ascii_uppercase).as_deref() {
-        None | Some("AVRO") => SchemaKind::Avro,
-        Some("JSON") => SchemaKind::Json,
-        Some(other) => {
-            return Err(Problem::unprocessable(
-                42201,
-                format!("Invalid schema: the embedded registry knows AVRO and JSON, not {other}"),
-            ));
-        }
-    };
+    let name = body.schema_type.as_deref().unwrap_or("AVRO");
+    let kind = SchemaKind::named(&name.to_ascii_uppercase()).ok_or_else(|| {
+        let why = format!("Invalid schema: the embedded registry knows AVRO, JSON and PROTOBUF, not {name}");
+        Problem::unprocessable(42201, why)
+    })?;
     if !body.references.is_empty() {
         return Err(Problem::unprocessable(
             42201,

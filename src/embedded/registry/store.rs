@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::avro::SchemaKind;
+use crate::avro::{SchemaKind, SchemaText, ValueSchema};
 
 use super::compatibility::{self, Level, Physical};
 
@@ -99,6 +99,11 @@ pub(super) struct Candidate {
 impl Candidate {
     /// Checks a schema's text.
     pub(super) fn parse(kind: SchemaKind, text: &str) -> Result<Candidate, Refusal> {
+        if kind == SchemaKind::Protobuf {
+            ValueSchema::parse(&SchemaText::new(kind, text)).map_err(|e| Refusal::InvalidSchema(e.to_string()))?;
+            let identity = serde_json::json!({ "protobuf": text });
+            return Ok(Candidate { text: text.to_string(), identity, kind, physical: None });
+        }
         let json: Value = serde_json::from_str(text)
             .map_err(|error| Refusal::InvalidSchema(format!("the schema is not JSON: {error}")))?;
         if kind == SchemaKind::Json {
