@@ -2,7 +2,7 @@
 #
 # FIRN_CACHE       downloads and unpacked programs, kept between runs (default ~/.cache/firn); ours are under stack/
 # FIRN_STACK_RUN   state, logs and pid files of one running stack (default ${TMPDIR:-/tmp}/firn-stack); safe to delete when stopped
-# FIRN_STACK_PORT  first of twelve ports on 127.0.0.1 (default 18090); remembered in the run folder
+# FIRN_STACK_PORT  first of fourteen ports on 127.0.0.1 (default 18090); remembered in the run folder
 # FIRN_WAREHOUSE   where the catalogs keep their tables (default: warehouse/ in the run folder)
 # FIRN_JDK17, FIRN_JDK25  JDK homes, where the search below does not find them
 set -euo pipefail
@@ -18,6 +18,7 @@ settings() {
   KAFKA_PORT=$p KAFKA_SASL_PORT=$((p + 1)) KAFKA_SSL_PORT=$((p + 2)) KAFKA_SASL_SSL_PORT=$((p + 3)) KAFKA_CONTROLLER_PORT=$((p + 4))
   REGISTRY_PORT=$((p + 5)) REGISTRY_MANAGEMENT_PORT=$((p + 6)) REST_PORT=$((p + 7)) TRINO_PORT=$((p + 8)) POSTGRES_PORT=$((p + 9))
   S3_PORT=$((p + 10)) TRINO_DELTA_PORT=$((p + 11))
+  AZURE_PORT=$((p + 12)) GCS_PORT=$((p + 13))
   S3_KEY=firn S3_SECRET=firn-secret S3_BUCKET=lake
   remembered=
   [ ! -s "$RUN/warehouse.path" ] || remembered=$(cat "$RUN/warehouse.path")

@@ -1,16 +1,16 @@
 #!/bin/bash
 # Real servers from package registries, without a container engine, on 127.0.0.1, for the interop tests and for trying Firn out.
-# stack.sh install|start|stop|status|env|watch [kafka registry rest postgres trino python s3 trino-delta deltalake spark]…   (default: all but spark)
+# stack.sh install|start|stop|status|env|watch [kafka registry rest postgres trino python s3 trino-delta deltalake azure gcs spark]…   (default: all but spark)
 # See common.sh for the variables it takes, README.md for what listens where.
 NAME=stack
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-ALL=(kafka registry rest postgres s3 trino trino-delta python deltalake)
+ALL=(kafka registry rest postgres s3 trino trino-delta python deltalake azure gcs)
 verb=${1:-}
 [ $# -gt 0 ] && shift
 names=("$@")
 [ ${#names[@]} -gt 0 ] || names=("${ALL[@]}")
 for name in "${names[@]}"; do
-  case $name in kafka | registry | rest | postgres | s3 | trino | trino-delta | python | deltalake | spark) ;; *) fail "no such part: $name (there are ${ALL[*]} spark)" ;; esac
+  case $name in kafka | registry | rest | postgres | s3 | trino | trino-delta | python | deltalake | azure | gcs | spark) ;; *) fail "no such part: $name (there are ${ALL[*]} spark)" ;; esac
 done
 among() { local n; for n in "${names[@]}"; do [ "$n" != "$1" ] || return 0; done; return 1; }
 
@@ -77,6 +77,9 @@ S3_KEY=$S3_KEY
 S3_SECRET=$S3_SECRET
 S3_BUCKET=$S3_BUCKET
 TRINO_DELTA=http://127.0.0.1:$TRINO_DELTA_PORT
+AZURE=http://127.0.0.1:$AZURE_PORT/$("$HERE/azure.sh" account)
+AZURE_KEY=$("$HERE/azure.sh" key)
+GCS=http://127.0.0.1:$GCS_PORT
 PYTHON_DELTA=$("$HERE/deltalake.sh" home)/bin/python
 E
     ;;

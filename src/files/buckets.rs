@@ -15,8 +15,9 @@ use crate::{Error, Result};
 
 type Properties = BTreeMap<String, String>;
 
-/// The properties that open buckets. `adls.sas-token` may have the account's name after a dot.
-pub const STORE_PROPERTIES: [&str; 19] = [
+/// The properties that open buckets. `adls.sas-token` and `adls.connection-string` may have the account's name or host after
+/// a dot.
+pub const STORE_PROPERTIES: [&str; 20] = [
     "s3.endpoint",
     "s3.region",
     "client.region",
@@ -33,6 +34,7 @@ pub const STORE_PROPERTIES: [&str; 19] = [
     "adls.auth.shared-key.account.name",
     "adls.auth.shared-key.account.key",
     "adls.sas-token",
+    "adls.connection-string",
     "adls.tenant-id",
     "adls.client-id",
     "adls.client-secret",
@@ -62,7 +64,8 @@ pub fn is_store_property(name: &str) -> bool {
 /// # Errors
 /// [`Error::Config`] with the properties that there are.
 pub fn check_store_properties(catalog: &str, properties: &Properties) -> Result<()> {
-    let known = |name: &str| STORE_PROPERTIES.contains(&name) || name.starts_with("adls.sas-token.");
+    let of_account = |name: &str| ["adls.sas-token.", "adls.connection-string."].iter().any(|p| name.starts_with(p));
+    let known = |name: &str| STORE_PROPERTIES.contains(&name) || of_account(name);
     match properties.keys().find(|name| is_store_property(name) && !known(name)) {
         None => Ok(()),
         Some(name) => {
@@ -229,7 +232,10 @@ impl Opening<'_> {
         } else if let Some(credential) = google_credential(&self.properties) {
             builder = builder.with_credentials(Arc::new(StaticCredentialProvider::new(credential)));
         } else if self.is("gcs.no-auth", true) {
-            builder = builder.with_skip_signature(true);
+            // Writing asks for credentials nevertheless, and the search for them would fail or hang.
+            let nobody = GcpCredential { bearer: String::new() };
+            builder =
+                builder.with_skip_signature(true).with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
         }
         builder.build().map(|store| Arc::new(store) as _).map_err(config)
     }
@@ -240,12 +246,17 @@ impl Opening<'_> {
             Error::Config("write CONTAINER@ACCOUNT.dfs.core.windows.net between the scheme and the path".into())
         })?;
         let account = host.split('.').next().unwrap_or_default().to_owned();
+        let address = azure_address(&self.properties, &account, host);
+        let plain = address.as_ref().is_some_and(|address| address.starts_with("http://"));
         let mut builder = MicrosoftAzureBuilder::from_env()
             .with_account(&account)
             .with_container_name(container)
             .with_use_fabric_endpoint(host.ends_with("fabric.microsoft.com"))
             .with_retry(retry(retries))
-            .with_client_options(client(false, timeout));
+            .with_client_options(client(plain, timeout));
+        if let Some(address) = address {
+            builder = builder.with_endpoint(address);
+        }
         let (of_account, of_host) = (account.clone(), host.to_owned());
         let read = move |properties: &Properties| azure_credential(properties, &of_account, &of_host);
         if let Some(lent) = self.lent(read.clone()) {
@@ -277,14 +288,41 @@ fn google_credential(properties: &Properties) -> Option<GcpCredential> {
     Some(GcpCredential { bearer: value(properties, "gcs.oauth2.token")? })
 }
 
+/// The value of a property that may have the account's host or name after a dot.
+fn of_account(properties: &Properties, name: &str, account: &str, host: &str) -> Option<String> {
+    let names = [format!("{name}.{host}"), format!("{name}.{account}"), name.to_owned()];
+    names.iter().find_map(|name| value(properties, name))
+}
+
+/// A part of an account's connection string: `AccountName=…;AccountKey=…`.
+fn connection_part(properties: &Properties, account: &str, host: &str, part: &str) -> Option<String> {
+    let whole = of_account(properties, "adls.connection-string", account, host)?;
+    let mut pairs = whole.split(';').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| name.eq_ignore_ascii_case(part)).map(|(_, value)| value.to_owned())
+}
+
+/// Where the account's blobs are, if not at Azure: what Iceberg calls a connection string is either that address or Azure's
+/// own string with the address in it.
+fn azure_address(properties: &Properties, account: &str, host: &str) -> Option<String> {
+    let whole = of_account(properties, "adls.connection-string", account, host)?;
+    let address = if whole.starts_with("http://") || whole.starts_with("https://") {
+        whole
+    } else {
+        connection_part(properties, account, host, "BlobEndpoint")?
+    };
+    Some(address.trim_end_matches('/').to_owned())
+}
+
 fn azure_credential(properties: &Properties, account: &str, host: &str) -> Option<AzureCredential> {
-    let names = [format!("adls.sas-token.{host}"), format!("adls.sas-token.{account}"), "adls.sas-token".into()];
-    if let Some(token) = names.iter().find_map(|name| value(properties, name)) {
+    let token = of_account(properties, "adls.sas-token", account, host)
+        .or_else(|| connection_part(properties, account, host, "SharedAccessSignature"));
+    if let Some(token) = token {
         let pairs = url::form_urlencoded::parse(token.trim_start_matches('?').as_bytes());
         return Some(AzureCredential::SASToken(pairs.into_owned().collect()));
     }
     let names = ["adls.account-key", "adls.auth.shared-key.account.key"];
-    let key = names.iter().find_map(|name| value(properties, name))?;
+    let key = names.iter().find_map(|name| value(properties, name));
+    let key = key.or_else(|| connection_part(properties, account, host, "AccountKey"))?;
     AzureAccessKey::try_new(&key).ok().map(AzureCredential::AccessKey)
 }
 

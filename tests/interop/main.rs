@@ -13,6 +13,7 @@
 )]
 
 mod bad_input;
+mod clouds;
 mod dead_letters;
 mod foreign;
 mod harness;

@@ -11,7 +11,7 @@ use crate::registry::Registry;
 use crate::trino::Trino;
 
 /// How many ports a stack takes, from the first one on.
-const PORTS: u16 = 12;
+const PORTS: u16 = 14;
 
 /// Real servers that answer on 127.0.0.1. One for the whole test process: tests keep apart by topic, subject, group and
 /// namespace names (see [`unique`]).
@@ -38,6 +38,10 @@ pub struct Stack {
     pub s3: S3,
     /// The Trino that has the catalog `delta`, on the object store.
     pub trino_delta: Trino,
+    /// Azure's blob service: its address, account included, and the account's key. Container `lake`.
+    pub azure: (String, String),
+    /// Google Cloud Storage: its address. Bucket `lake`.
+    pub gcs: String,
     /// A Python with deltalake.
     pub python_delta: PathBuf,
     /// Ends the servers when this process ends, however it ends: it waits for its stdin to close.
@@ -153,6 +157,8 @@ impl Stack {
                 bucket: value("S3_BUCKET")?,
             },
             trino_delta: Trino { url: value("TRINO_DELTA")? },
+            azure: (value("AZURE")?, value("AZURE_KEY")?),
+            gcs: value("GCS")?,
             python_delta: value("PYTHON_DELTA")?.into(),
             watchdog,
         })
@@ -202,12 +208,23 @@ impl Stack {
     }
 
     /// Has deltalake do something with a table in the object store: see `delta_table.py`.
-    pub fn deltalake(&self, location: &str, mut request: serde_json::Value) -> serde_json::Value {
-        request["url"] = location.into();
-        request["options"] = serde_json::json!({
+    pub fn deltalake(&self, location: &str, request: serde_json::Value) -> serde_json::Value {
+        let options = serde_json::json!({
             "AWS_ENDPOINT_URL": self.s3.url, "AWS_ACCESS_KEY_ID": self.s3.key, "AWS_SECRET_ACCESS_KEY": self.s3.secret,
             "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
         });
+        self.deltalake_at(location, options, request)
+    }
+
+    /// The same, with a table in another store, opened with these options of object_store.
+    pub fn deltalake_at(
+        &self,
+        location: &str,
+        options: serde_json::Value,
+        mut request: serde_json::Value,
+    ) -> serde_json::Value {
+        request["url"] = location.into();
+        request["options"] = options;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/delta_table.py");
         let lines = run_python(&self.python_delta, &script, &request.to_string());
         serde_json::from_str(&lines).expect("an answer of delta_table.py")
@@ -329,5 +346,5 @@ fn free_ports() -> u16 {
     candidates
         .into_iter()
         .find(|first| (*first..first + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
-        .expect("ten free ports in a row")
+        .expect("free ports in a row")
 }

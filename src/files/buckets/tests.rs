@@ -40,9 +40,31 @@ fn properties_that_cannot_work_are_named() {
         text.contains("s3.acess-key-id") && text.contains("s3.access-key-id") && !text.contains("hunter2"),
         "{text}"
     );
-    let fine =
-        properties(&[("s3.region", "r"), ("adls.sas-token.acct", "x"), ("credential", "c"), ("client.region", "r")]);
+    let fine = properties(&[
+        ("s3.region", "r"),
+        ("adls.sas-token.acct", "x"),
+        ("adls.connection-string.acct", "http://h"),
+        ("credential", "c"),
+        ("client.region", "r"),
+    ]);
     check_store_properties("lake", &fine).unwrap();
+}
+
+#[test]
+fn an_azure_connection_string_is_an_address_or_holds_one() {
+    let (account, host) = ("acct", "acct.dfs.core.windows.net");
+    let whole = "DefaultEndpointsProtocol=http;AccountName=acct;AccountKey=c2VjcmV0PQ==;BlobEndpoint=http://h:1/acct/;";
+    for (name, value, address) in [
+        ("adls.connection-string", "http://h:1/acct", Some("http://h:1/acct")),
+        ("adls.connection-string.acct", "https://h/acct/", Some("https://h/acct")),
+        ("adls.connection-string.acct.dfs.core.windows.net", whole, Some("http://h:1/acct")),
+        ("adls.connection-string.other", whole, None),
+        ("adls.connection-string", "AccountName=acct;AccountKey=c2VjcmV0PQ==", None),
+    ] {
+        assert_eq!(azure_address(&properties(&[(name, value)]), account, host).as_deref(), address, "{name}");
+    }
+    let keyed = azure_credential(&properties(&[("adls.connection-string", whole)]), account, host);
+    assert!(matches!(keyed, Some(AzureCredential::AccessKey(_))), "the key of the string is used");
 }
 
 #[test]
