@@ -1,6 +1,6 @@
 #!/bin/bash
-# Spark 3.5.6 with Iceberg 1.10.1, for the long mode of the interop tests: one local process for each call, nothing runs in the background.
-# Catalogs: lake (what Trino calls sqlite, or postgres with FIRN_SPARK_LAKE=postgres) and rest. The rows of the last statement are printed
+# Spark 3.5.6 with Iceberg 1.10.1 and Delta 3.3.2, for the long mode of the interop tests: one local process for each call, nothing runs in the background.
+# Catalogs: lake (what Trino calls sqlite, or postgres with FIRN_SPARK_LAKE=postgres) and rest; Delta tables are delta.`/FOLDER`. The rows of the last statement are printed
 # as JSON lines.
 # spark.sh install|start|stop|status|home|sql STATEMENT...
 NAME=spark

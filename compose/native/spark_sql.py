@@ -12,6 +12,9 @@ lakes = {
     "postgres": {"type": "jdbc", "uri": f"jdbc:postgresql://{os.environ['FIRN_POSTGRES']}/iceberg", "jdbc.schema-version": "V1",
                  "jdbc.user": "firn", "jdbc.password": "firn", "warehouse": f"file://{warehouse}/postgres"},
 }
+# One of them for each call: Iceberg's rewrites UPDATE of Delta tables too, and fails.
+delta = any("delta.`" in statement for statement in sys.argv[1:])
+extension = "io.delta.sql.DeltaSparkSessionExtension" if delta else "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 catalogs = {"lake": lakes[os.environ.get("FIRN_SPARK_LAKE", "sqlite")], "rest": {"type": "rest", "uri": os.environ["FIRN_REST"]}}
 builder = (SparkSession.builder.master("local[2]").appName("firn-interop")
            .config("spark.jars", os.environ["FIRN_SPARK_JARS"]).config("spark.ui.enabled", "false")
@@ -19,7 +22,9 @@ builder = (SparkSession.builder.master("local[2]").appName("firn-interop")
            .config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
            .config("spark.driver.memory", "1g").config("spark.sql.shuffle.partitions", "2").config("spark.sql.session.timeZone", "UTC")
            .config("spark.sql.jsonGenerator.ignoreNullFields", "false")
-           .config("spark.sql.extensions", "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"))
+           .config("spark.sql.extensions", extension))
+if delta:
+    builder = builder.config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
 for name, properties in catalogs.items():
     builder = builder.config(f"spark.sql.catalog.{name}", "org.apache.iceberg.spark.SparkCatalog")
     for key, value in properties.items():

@@ -1,12 +1,13 @@
 //! Spark as one more reader, in the long mode (`FIRN_INTEROP_LONG=1`): it takes a 500 MB download and half a minute a query.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::process::catch_up;
 use crate::rows::{NULL, assert_same_rows};
+use crate::s3::firn_rows;
 use crate::scenario::{COLUMNS, Scenario};
 use crate::stack::{Catalog, Stack};
 use crate::{long, wanted};
@@ -62,6 +63,63 @@ fn upserted(format_version: u8) {
     catch_up(&config);
     assert_same_rows(&rows(scenario.stack, COLUMNS, &table), &scenario.expected());
     assert_same_rows(&scenario.trino(), &scenario.expected());
+}
+
+/// A `firn.yaml` whose one table is a Delta table on the local disk; and the table's folder.
+fn delta_on_disk(scenario: &Scenario) -> (PathBuf, String) {
+    let (stack, topic) = (scenario.stack, &scenario.topic);
+    let text = format!(
+        "kafka: {{brokers: \"{}\"}}\nschema_registry: {{url: \"{}\"}}\n\
+         catalogs: {{delta: {{type: delta, warehouse: ./delta}}}}\n\
+         pipelines:\n  {topic}:\n    topics: [{topic}]\n    key: [id]\n    commit: {{interval: 500ms}}\n\
+         \x20   tables: [{{catalog: delta, name: {}}}]\nstate_dir: ./state\n",
+        stack.kafka.plaintext,
+        stack.registry.url,
+        scenario.table(),
+    );
+    let folder = scenario.dir.path();
+    let config = folder.join("firn.yaml");
+    std::fs::write(&config, text).unwrap();
+    (config, folder.join("delta").join(scenario.table().replacen('.', "/", 1)).display().to_string())
+}
+
+#[test]
+fn spark_reads_and_deletes_from_delta_tables_with_deletion_vectors() {
+    if !wanted() || !long("Spark with Delta") {
+        return;
+    }
+    let mut scenario = Scenario::new("sparkdelta", Catalog::Sqlite, 2);
+    let (config, folder) = delta_on_disk(&scenario);
+    for _ in 0..4 {
+        scenario.produce(1_500, 400);
+        catch_up(&config);
+    }
+    let table = format!("delta.`{folder}`");
+    let vectors =
+        || std::fs::read_dir(&folder).unwrap().any(|f| f.unwrap().path().extension().is_some_and(|e| e == "bin"));
+    assert!(vectors(), "there are deletion vectors in {folder}");
+    assert_same_rows(&rows(scenario.stack, COLUMNS, &table), &scenario.expected());
+    // Spark deletes by vectors on top of ours, and updates; we upsert on top of that, and each reads the other's.
+    for round in 0..2 {
+        spark(
+            scenario.stack,
+            &[
+                &format!("DELETE FROM {table} WHERE id % 7 = {round}"),
+                &format!("UPDATE {table} SET qty = qty + 1000 WHERE id % 5 = {round}"),
+                "SELECT 1",
+            ],
+        );
+        scenario.change(|rows| {
+            rows.retain(|id, _| id % 7 != round);
+            for (_, row) in rows.iter_mut().filter(|(id, _)| *id % 5 == round) {
+                row[3] = (row[3].parse::<i64>().unwrap() + 1000).to_string();
+            }
+        });
+        scenario.produce(600, 400);
+        catch_up(&config);
+        assert_same_rows(&rows(scenario.stack, COLUMNS, &table), &scenario.expected());
+        assert_same_rows(&firn_rows(&config, &format!("delta.{}", scenario.table())), &scenario.expected());
+    }
 }
 
 #[test]
