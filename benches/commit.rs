@@ -84,7 +84,7 @@ async fn run(format: &str) {
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + ROWS));
         let batch = RecordBatch::try_new(Arc::new(to_arrow(&table.schema())), vec![ids.clone(), ids]).unwrap();
         let attempt = format!("bench-{commit}");
-        let files = table.write(&attempt, NewRows { batches: vec![batch] }).await.unwrap();
+        let files = table.write(&attempt, NewRows { batches: vec![batch], schema_change: None }).await.unwrap();
         let mut superseded: BTreeMap<Arc<str>, RoaringBitmap> = BTreeMap::new();
         for _ in 0..3usize.min(paths.len()) {
             random ^= random << 13;
@@ -100,6 +100,7 @@ async fn run(format: &str) {
             pipeline: "bench".into(),
             files,
             superseded: superseded.into_iter().collect(),
+            schema_change: None,
             vector: vector(from + ROWS),
             now_ms: 1_790_000_000_000 + from,
             reason: None,

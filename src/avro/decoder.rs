@@ -9,13 +9,12 @@ use super::bad::{BadRecord, Half, Reason, Stop};
 use super::columns::{Column, Wanted};
 use super::cursor::Cursor;
 use super::lineage::Lineage;
-use super::plan::{Plan, Target};
+use super::plan::Plan;
 use super::plans::{KeyPlan, Plans, TypePlan, ValuePlan};
 use super::read::append_record;
-use super::shape::{DeleteBy, EventShape, Mode, RecordKey, Types};
-use super::value_schema::{Reader, ValueSchema};
+use super::shape::{DeleteBy, EventShape, Mode, RecordKey};
+use super::value_schema::Reader;
 use super::wire::{Event, schema_id};
-use super::writer_schema::{self, Avro};
 use super::{binding, record_key, schema};
 use crate::core::change::{Key, NO_ROW, Op};
 use crate::core::order;
@@ -28,8 +27,10 @@ const BATCH_EVENTS_MAX: usize = 1 << 30;
 /// How many events may pass before the columns are measured again.
 const MEASURE_EVERY: usize = 1024;
 
+type EncodeKeysFn = dyn Fn(&[ArrayRef]) -> Result<Vec<Key>, String> + Send + Sync;
+
 /// Key columns, in key order and in the table's Arrow types → one key per row.
-pub type EncodeKeys = Box<dyn Fn(&[ArrayRef]) -> Result<Vec<Key>, String> + Send + Sync>;
+pub type EncodeKeys = Box<EncodeKeysFn>;
 
 /// What became of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,15 +75,16 @@ pub struct Decoded {
 
 /// Decodes one table's events, whatever writer schemas they name, into one set of columns.
 pub struct Decoder {
-    table: TableSchema,
+    pub(super) table: Arc<TableSchema>,
+    pub(super) shape: EventShape,
     arrow: SchemaRef,
     mode: Mode,
-    keyed_by_record: bool,
+    pub(super) keyed_by_record: bool,
     record_key: Option<RecordKey>,
     /// Every column of the table but the lineage column.
     columns: Vec<Column>,
     /// Column of each key field, in key order.
-    key_columns: Vec<usize>,
+    pub(super) key_columns: Vec<usize>,
     order_column: Option<usize>,
     delete_column: Option<(usize, Wanted)>,
     lineage: Option<Lineage>,
@@ -93,7 +95,7 @@ pub struct Decoder {
     /// The Avro form of a body that is in another encoding.
     rewritten: Vec<u8>,
     rows: usize,
-    offsets: Vec<i64>,
+    pub(super) offsets: Vec<i64>,
     ops: Vec<Op>,
     row_of: Vec<u32>,
     /// Bytes that were measured when the batch had `measured` events, and what may have been added since.
@@ -102,12 +104,13 @@ pub struct Decoder {
     measured: usize,
     /// What a row takes at least, as columns.
     row_bytes: usize,
-    values: Plans<ValuePlan>,
-    types: Types,
-    /// The columns that all record types share, where each is a struct.
-    shared: Vec<String>,
-    keys: Plans<KeyPlan>,
-    encode: EncodeKeys,
+    pub(super) values: Plans<ValuePlan>,
+    pub(super) keys: Plans<KeyPlan>,
+    /// What schemas ask of the table, each once. A plan names it by its place, counted from 1.
+    pub(super) wanted: Vec<Arc<TableSchema>>,
+    /// That of the last event.
+    asks: u32,
+    pub(super) encode: Arc<EncodeKeysFn>,
 }
 
 impl std::fmt::Debug for Decoder {
@@ -123,6 +126,10 @@ impl Decoder {
     /// [`Error::Decision`] where table and shape do not fit: a key, order, delete or lineage column that is not there or
     /// of another type; and where a row of nulls would take too much memory.
     pub fn new(table: &TableSchema, shape: &EventShape, encode: EncodeKeys) -> Result<Self> {
+        Decoder::build(table, shape, Arc::from(encode))
+    }
+
+    pub(super) fn build(table: &TableSchema, shape: &EventShape, encode: Arc<EncodeKeysFn>) -> Result<Self> {
         schema::check_settings(&table.fields, shape)?;
         let lineage_at = binding::lineage_position(table, shape)?;
         let fields: Vec<&Field> =
@@ -166,69 +173,13 @@ impl Decoder {
             measured: 0,
             row_bytes,
             values: Plans::new(),
-            types: shape.types.clone(),
-            shared: shape.shared().into_iter().cloned().collect(),
             keys: Plans::new(),
+            wanted: Vec::new(),
+            asks: 0,
             encode,
-            table: table.clone(),
+            shape: shape.clone(),
+            table: Arc::new(table.clone()),
         })
-    }
-
-    /// As [`Decoder::add_values`], of an Avro schema's text.
-    ///
-    /// # Errors
-    /// As [`Decoder::add_values`] and [`ValueSchema::parse`].
-    pub fn add_value_schema(&mut self, id: u32, text: &str) -> Result<()> {
-        self.add_values(id, &ValueSchema::avro(text)?)
-    }
-
-    /// Makes the plans for values of the schema with this id.
-    ///
-    /// # Errors
-    /// [`Error::Decision`] with the path and both types where values of this schema cannot be the table's rows.
-    pub fn add_values(&mut self, id: u32, schema: &ValueSchema) -> Result<()> {
-        let refuse = |e: String| Error::Decision(format!("value schema {id}: {e}"));
-        let columns: Vec<&Field> = self.fields().collect();
-        let targets: Vec<Target<'_>> = columns
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| !(self.keyed_by_record && self.key_columns.contains(i)))
-            .map(|(column, field)| Target { column, field, refuse_null: self.refuse_null(column) })
-            .collect();
-        let elsewhere: &[String] = if self.keyed_by_record { &self.table.key } else { &[] };
-        let plan = ValuePlan::compile(schema, &self.types, &targets, (elsewhere, &self.shared)).map_err(refuse)?;
-        self.values.insert(id, plan, schema.types());
-        Ok(())
-    }
-
-    /// Makes the plan for record keys of the schema with this id.
-    ///
-    /// # Errors
-    /// [`Error::Decision`] where the primary key is the record key and keys of this schema do not have its columns.
-    /// Elsewhere only tombstones need the record key: those whose schema does not yield the key are bad records.
-    pub fn add_key_schema(&mut self, id: u32, text: &str) -> Result<()> {
-        let refuse = |e: String| Error::Decision(format!("key schema {id}: {e}"));
-        let avro = writer_schema::parse(text).map_err(refuse)?;
-        let columns: Vec<&Field> = self.fields().collect();
-        let fields: Vec<&Field> = self.key_columns.iter().map(|&i| columns[i]).collect();
-        let in_order: Vec<usize> = (0..fields.len()).collect();
-        let into_deleted = record_key::compile(&avro, &fields, &in_order);
-        let plan = if self.keyed_by_record {
-            if !matches!(*avro, Avro::Record(_)) {
-                return Err(refuse(format!("a record is needed, whose fields are the primary key; this is {avro}")));
-            }
-            let into_row = record_key::compile(&avro, &fields, &self.key_columns).map_err(refuse)?;
-            KeyPlan { into_row: Some(into_row), into_deleted: into_deleted.ok() }
-        } else {
-            KeyPlan { into_row: None, into_deleted: into_deleted.ok() }
-        };
-        self.keys.insert(id, plan, avro.types());
-        Ok(())
-    }
-
-    /// Notes that record keys of the schema with this id do not have the key columns.
-    pub fn refuse_key_schema(&mut self, id: u32) {
-        self.keys.insert(id, KeyPlan { into_row: None, into_deleted: None }, 1);
     }
 
     /// The schema that a tombstone with this record key needs first.
@@ -241,11 +192,12 @@ impl Decoder {
         self.keys.get(id).is_none().then_some(id)
     }
 
-    /// Paths of the fields that values of this schema have and the table does not, a hundred at most; they are passed over.
+    /// What the schema of the last event asks of the table, by a number that [`Decoder::wanted`] knows until the batch is
+    /// finished; 0 for nothing.
+    #[inline]
     #[must_use]
-    pub fn unknown_fields(&self, id: u32) -> &[String] {
-        let plan = self.values.get(id).and_then(|plan| plan.types.iter().flatten().next());
-        plan.map_or(&[], |of| of.plan.unknown.as_slice())
+    pub fn asks(&self) -> u32 {
+        self.asks
     }
 
     /// How many events the batch holds.
@@ -328,12 +280,12 @@ impl Decoder {
         })
     }
 
-    fn fields(&self) -> impl Iterator<Item = &Field> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = &Field> {
         let lineage_at = self.lineage_at;
         self.table.fields.iter().enumerate().filter(move |(i, _)| Some(*i) != lineage_at).map(|(_, field)| field)
     }
 
-    fn refuse_null(&self, column: usize) -> Option<Reason> {
+    pub(super) fn refuse_null(&self, column: usize) -> Option<Reason> {
         if self.key_columns.contains(&column) {
             Some(Reason::NullKey)
         } else if self.order_column == Some(column) {
@@ -358,6 +310,7 @@ impl Decoder {
             self.append_key_to_row(event)?;
         }
         let of_schema = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
+        self.asks = of_schema.asks;
         let (number, of_type, body) = of_schema.of(body).map_err(|reason| Stop::reason(reason, Half::Value))?;
         let TypePlan { plan, shared } = of_type;
         let body = match &of_schema.reader {
@@ -418,6 +371,7 @@ impl Decoder {
             _ => return Err(Stop::reason(Reason::BadKey, Half::Key)),
         }
         self.deleted_rows += 1;
+        self.asks = 0;
         self.bytes_since += self.row_bytes + key.len();
         self.note(event, Op::Tombstone, NO_ROW);
         Ok(Pushed::Delete)

@@ -11,6 +11,7 @@ mod binding;
 mod columns;
 mod cursor;
 mod decoder;
+mod grow;
 mod json;
 mod lineage;
 mod plan;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use self::bad::{BadRecord, Half, Reason};
 pub use self::decoder::{Decoded, Decoder, EncodeKeys, Pushed};
+pub use self::grow::grown_columns;
 pub use self::schema::table_schema;
 pub use self::shape::{DeleteBy, EventShape, Mode, RecordKey, Types};
 pub use self::value_schema::{Form, SchemaKind, SchemaText, ValueSchema};

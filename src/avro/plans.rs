@@ -1,10 +1,11 @@
 //! The plans that a decoder has made, by the schema id that events name.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::bad::Reason;
 use super::plan::{self, Plan, Record, Target};
-use super::shape::Types;
+use super::shape::{EventShape, Types};
 use super::value_schema::{Form, Reader, ValueSchema};
 use super::writer_schema::{Avro, AvroField};
 
@@ -16,6 +17,8 @@ const TYPES_MAX: usize = 1 << 20;
 /// How to read the record keys of one schema. `None`: they do not yield the key's fields.
 #[derive(Debug)]
 pub struct KeyPlan {
+    /// The schema; none where it is known only to be of no use.
+    pub text: Option<Arc<str>>,
     pub into_row: Option<Plan>,
     pub into_deleted: Option<Plan>,
 }
@@ -23,6 +26,9 @@ pub struct KeyPlan {
 /// How to read the values of one schema.
 #[derive(Debug)]
 pub struct ValuePlan {
+    pub schema: Arc<ValueSchema>,
+    /// What it asks of the table, by number; 0 for nothing.
+    pub asks: u32,
     pub form: Form,
     pub reader: Reader,
     /// By the number of a body's type. `None`: no rows of this table.
@@ -38,34 +44,39 @@ pub struct TypePlan {
 }
 
 impl ValuePlan {
-    /// The plans for values of a schema of which a table takes `types`. Fields named in `elsewhere` come from the record
-    /// key; those named in `shared` are columns of their own beside a struct.
+    /// The plans for values of a schema of which a table takes the types that `shape` says. Fields named in `elsewhere`
+    /// come from the record key.
     ///
     /// # Errors
     /// The path of a field that cannot be read as its column, with both types, or the record type that is not there.
     pub fn compile(
-        schema: &ValueSchema,
-        types: &Types,
+        schema: &Arc<ValueSchema>,
+        shape: &EventShape,
         targets: &[Target<'_>],
-        (elsewhere, shared): (&[String], &[String]),
+        elsewhere: &[String],
     ) -> Result<ValuePlan, String> {
+        // Columns of their own beside a struct.
+        let (types, shared) = (&shape.types, shape.shared());
         let of = |name: &str, fields: &[AvroField]| match types {
-            Types::Structs(_) => struct_plan(name, fields, targets, shared),
+            Types::Structs(_) => struct_plan(name, fields, targets, &shared),
             _ => plan::compile(fields, targets, elsewhere).map(|plan| TypePlan { plan, shared: None }),
         };
-        let (form, reader) = (schema.form(), schema.reader().clone());
+        let plan = |types| {
+            let (form, reader) = (schema.form(), schema.reader().clone());
+            ValuePlan { schema: schema.clone(), asks: 0, form, reader, types }
+        };
         if *types == Types::Any {
-            return Ok(ValuePlan { form, reader, types: vec![Some(of("", schema.only()?)?)] });
+            return Ok(plan(vec![Some(of("", schema.only()?)?)]));
         }
         let branches = schema.branches().map(|(name, fields)| match fields {
             Some(fields) if types.take(name) => of(name, fields).map(Some),
             _ => Ok(None),
         });
-        let types: Vec<_> = branches.collect::<Result<_, String>>()?;
-        if types.iter().all(Option::is_none) {
+        let of_types: Vec<_> = branches.collect::<Result<_, String>>()?;
+        if of_types.iter().all(Option::is_none) {
             return Err(format!("it has no record type of this table; it is {schema}"));
         }
-        Ok(ValuePlan { form, reader, types })
+        Ok(plan(of_types))
     }
 
     /// The number of a body's type, its plan, and what is behind the number.
@@ -84,11 +95,11 @@ fn struct_plan(
     name: &str,
     fields: &[AvroField],
     targets: &[Target<'_>],
-    shared: &[String],
+    shared: &[&String],
 ) -> Result<TypePlan, String> {
     let column = Types::column(name);
     let (own, others): (Vec<Target<'_>>, Vec<Target<'_>>) =
-        targets.iter().partition(|t| shared.contains(&t.field.name));
+        targets.iter().partition(|t| shared.contains(&&t.field.name));
     let target = others.iter().find(|t| t.field.name == column);
     let target = target.ok_or_else(|| format!("the table has no column `{column}` for record type {name}"))?;
     let mut plan = plan::compile_single(&Avro::Record(fields.to_vec()), target)?;
@@ -135,15 +146,25 @@ impl<P> Plans<P> {
         self.plans.get(at)
     }
 
+    /// Whether all plans are forgotten when one for a schema of this many types is added.
+    pub fn is_full(&self, types: usize) -> bool {
+        self.plans.len() >= SCHEMAS_MAX || self.types + types > TYPES_MAX
+    }
+
     /// Adds the plan of a schema id, for a schema of this many types.
     pub fn insert(&mut self, id: u32, plan: P, types: usize) {
-        if self.plans.len() >= SCHEMAS_MAX || self.types + types > TYPES_MAX {
+        if self.is_full(types) {
             *self = Plans::new();
         }
         self.types += types;
         self.last = None;
         self.by_id.insert(id, self.plans.len());
         self.plans.push(plan);
+    }
+
+    /// All plans with their schema ids.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &P)> {
+        self.by_id.iter().filter_map(|(&id, &at)| Some((id, self.plans.get(at)?)))
     }
 
     /// The plan of a schema id.

@@ -338,10 +338,10 @@ fn check_columns(
         return;
     };
     let as_set = |key: &[String]| key.iter().cloned().collect::<BTreeSet<_>>();
-    if pipeline.mode == Mode::Upsert && as_set(&view.key) != as_set(&first.key) {
+    if pipeline.mode == Mode::Upsert && as_set(&view.schema.key) != as_set(&first.key) {
         found.bad(Error::Config(format!(
             "its identifier fields are [{}], but the pipeline's key is [{}]: make them equal",
-            view.key.join(", "),
+            view.schema.key.join(", "),
             first.key.join(", ")
         )));
     }
@@ -355,7 +355,9 @@ fn check_columns(
             Difference::Cannot { .. } => found.bad(Error::Decision(format!(
                 "{difference}; register a schema that fits, or read the topic into a new table"
             ))),
-            change => found.info(format_args!("the newest schema {change}; `firn run` does that when it starts")),
+            change => found.info(format_args!(
+                "the newest schema {change}; `firn run` does that with the first rows that need it"
+            )),
         }
     }
 }

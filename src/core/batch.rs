@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::change::Chunk;
 use super::offsets::PartitionId;
+use super::schema::TableSchema;
 
 /// A chunk, and which of its events belong to the batch.
 #[derive(Debug)]
@@ -34,13 +35,23 @@ pub struct Batch<R> {
     pub events: usize,
     /// Approximate memory held by the chunks, in bytes.
     pub bytes: usize,
+    /// What the schemas of its events ask of the table, in the order in which they came up, each once.
+    pub wanted: Vec<Arc<TableSchema>>,
     /// When the first of it arrived (milliseconds).
     pub since_ms: Option<i64>,
 }
 
 impl<R> Default for Batch<R> {
     fn default() -> Self {
-        Batch { chunks: Vec::new(), from: BTreeMap::new(), next: BTreeMap::new(), events: 0, bytes: 0, since_ms: None }
+        Batch {
+            chunks: Vec::new(),
+            from: BTreeMap::new(),
+            next: BTreeMap::new(),
+            events: 0,
+            bytes: 0,
+            wanted: Vec::new(),
+            since_ms: None,
+        }
     }
 }
 
@@ -61,6 +72,13 @@ impl<R> Batch<R> {
     pub(super) fn extend(&mut self, id: &PartitionId, from: i64, next: i64) {
         self.from.entry(id.clone()).or_insert(from);
         self.next.insert(id.clone(), next);
+    }
+
+    /// Records that events of the batch are of a schema that asks for these columns.
+    pub(super) fn want(&mut self, schema: &Arc<TableSchema>) {
+        if !self.wanted.iter().any(|known| Arc::ptr_eq(known, schema)) {
+            self.wanted.push(schema.clone());
+        }
     }
 
     /// Adds the events of a chunk that belong to the batch.

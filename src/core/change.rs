@@ -1,6 +1,9 @@
 //! A row's new value or deletion, and its place in the log.
 
+use std::sync::Arc;
+
 use super::offsets::{Epoch, PartitionId};
+use super::schema::TableSchema;
 
 /// A primary key as the index knows it: no key bytes are kept.
 ///
@@ -41,8 +44,18 @@ pub struct Chunk<R> {
     /// Which row of `rows` an event's new value is; empty means event i is row i. [`NO_ROW`] for deletes.
     pub row_of: Vec<u32>,
     pub rows: R,
+    pub asks: Asks,
     /// Approximate memory held, in bytes.
     pub bytes: usize,
+}
+
+/// What the schemas of a chunk's events ask of a table.
+#[derive(Debug, Clone, Default)]
+pub struct Asks {
+    /// The columns of the chunk's rows, with every name under which events have them.
+    pub names: Arc<TableSchema>,
+    /// For each run, by its number, the columns that its events' schemas would have; each schema once per run.
+    pub of_runs: Vec<(u32, Arc<TableSchema>)>,
 }
 
 /// The row number of an event that has no row.

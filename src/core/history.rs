@@ -1,6 +1,9 @@
 //! What a table's ancestry says: which V it holds, and what became of an attempt.
 
+use std::sync::Arc;
+
 use super::offsets::Vector;
+use super::schema::TableSchema;
 
 /// Identifies a snapshot (Iceberg snapshot id; Delta version).
 pub type SnapshotId = i64;
@@ -112,8 +115,10 @@ pub struct View {
     pub history: History,
     /// `firn.pipeline`: the one pipeline that may write here.
     pub pipeline: Option<String>,
-    /// Names of the identifier fields.
-    pub key: Vec<String>,
+    /// Its columns now, whatever snapshot is current. The key is the identifier fields.
+    pub schema: Arc<TableSchema>,
+    /// The highest number that a column ever had.
+    pub last_field_id: i32,
 }
 
 #[cfg(test)]

@@ -31,11 +31,17 @@ pub enum Mutant {
     CountInPlanOrder,
     /// Only one position of a key is known (rule 13).
     OnePosition,
+    /// After a conflict the change of the table's columns is forgotten, and the rows go without it.
+    ForgetColumns,
+    /// After a conflict files stay as they were written, although their column numbers mean something else by now (D2).
+    StaleFieldIds,
+    /// Rows are committed before the columns that they need.
+    RowsBeforeColumns,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 12] = [
+    pub const ALL: [Mutant; 15] = [
         Mutant::CommitAgain,
         Mutant::PutPosition,
         Mutant::ForgetAnchor,
@@ -48,6 +54,9 @@ impl Mutant {
         Mutant::KeepPlan,
         Mutant::CountInPlanOrder,
         Mutant::OnePosition,
+        Mutant::ForgetColumns,
+        Mutant::StaleFieldIds,
+        Mutant::RowsBeforeColumns,
     ];
 }
 

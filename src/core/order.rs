@@ -28,6 +28,18 @@ pub fn is_orderable(kind: &Type) -> bool {
     }
 }
 
+/// Values of columns of the same class have the same order values, whichever of them they are in: an integer that becomes
+/// a long keeps its own.
+#[must_use]
+pub fn class(kind: &Type) -> String {
+    match kind {
+        Type::Int | Type::Long => "integer".to_owned(),
+        Type::Float | Type::Double => "floating".to_owned(),
+        Type::Decimal { scale, .. } => format!("decimal of scale {scale}"),
+        other => other.to_string(),
+    }
+}
+
 /// A double as an integer of the same order.
 #[must_use]
 pub fn of_double(value: f64) -> i64 {

@@ -7,25 +7,27 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
     StringArray, StructArray, make_array, new_null_array,
 };
-use arrow::compute::{cast, is_null, nullif};
+use arrow::compute::{CastOptions, cast, cast_with_options, is_null, nullif};
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
-use crate::core::schema::other_names;
+use crate::core::schema::{Named, matches, other_names};
 use crate::error::{Error, Result};
 
-/// `batch` with the columns of `schema`, matched at every depth by name, or by a name that a
-/// column had before; what it does not have is null. Field ids are
-/// those of `schema`.
+/// `batch` with the columns of `schema`, matched at every depth by name, or by a name that either of the two knows the
+/// column by besides: rows that were gathered before a column was renamed find it, and so do those that were gathered for
+/// a rename that is still to come. What the batch does not have is null. Field ids are those of `schema`.
 ///
 /// # Errors
 /// [`Error::Decision`] naming the column whose values do not fit.
 pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let one = |field: &Arc<Field>| match named(field, |name| batch.column_by_name(name)) {
+    let one = |(field, place): (&Arc<Field>, Option<usize>)| match place.and_then(|at| batch.columns().get(at)) {
         Some(column) => fit_column(column, field, Matching::ByName),
         None => Ok(new_null_array(field.data_type(), batch.num_rows())),
     };
-    assemble(schema, schema.fields().iter().map(one).collect::<Result<_>>()?, batch.num_rows())
+    let places = places(batch.schema_ref().fields(), schema.fields());
+    let columns = schema.fields().iter().zip(places).map(one).collect::<Result<_>>()?;
+    assemble(schema, columns, batch.num_rows())
 }
 
 /// Columns with the names, ids and types of `schema`, whose fields are the same ones in the same order at every depth.
@@ -49,9 +51,16 @@ fn fit_column(column: &ArrayRef, field: &Field, matching: Matching) -> Result<Ar
     fit(column, field.data_type(), matching).map_err(unfit)
 }
 
-/// What is there under the field's name, or under a name that it had: rows that are on their way while a column is renamed.
-fn named<'a>(field: &Field, find: impl Fn(&str) -> Option<&'a ArrayRef>) -> Option<&'a ArrayRef> {
-    find(field.name()).or_else(|| other_names(field).find_map(find))
+/// Where each field of `to` is in `from`.
+fn places(from: &Fields, to: &Fields) -> Vec<Option<usize>> {
+    let aliases = |fields: &Fields| -> Vec<Vec<String>> {
+        fields.iter().map(|field| other_names(field).map(str::to_owned).collect()).collect()
+    };
+    fn named<'a>(fields: &'a Fields, aliases: &'a [Vec<String>]) -> Vec<Named<'a>> {
+        fields.iter().zip(aliases).map(|(field, aliases)| Named { name: field.name(), aliases }).collect()
+    }
+    let (of_from, of_to) = (aliases(from), aliases(to));
+    matches(&named(from, &of_from), &named(to, &of_to))
 }
 
 /// How fields of records find each other.
@@ -99,7 +108,8 @@ pub fn fit(column: &ArrayRef, to: &DataType, matching: Matching) -> std::result:
             let data = column.as_primitive::<Int64Type>().to_data().into_builder().data_type(to.clone()).build();
             Ok(make_array(data?))
         }
-        _ => cast(column, to),
+        // A value that does not fit is an error, never a null.
+        _ => cast_with_options(column, to, &CastOptions { safe: false, ..CastOptions::default() }),
     }
 }
 
@@ -107,11 +117,12 @@ pub fn fit(column: &ArrayRef, to: &DataType, matching: Matching) -> std::result:
 /// is null there.
 fn record(from: &StructArray, fields: &Fields, matching: Matching) -> std::result::Result<StructArray, ArrowError> {
     let absent = if from.null_count() > 0 { Some(is_null(from)?) } else { None };
-    let child = |(place, field): (usize, &Arc<Field>)| {
-        let found = match matching {
-            Matching::ByName => named(field, |name| from.column_by_name(name)),
-            Matching::InOrder => from.columns().get(place),
-        };
+    let places = match matching {
+        Matching::ByName => places(from.fields(), fields),
+        Matching::InOrder => (0..fields.len()).map(Some).collect(),
+    };
+    let child = |(place, field): (Option<usize>, &Arc<Field>)| {
+        let found = place.and_then(|at| from.columns().get(at));
         match (found, &absent) {
             (None, _) => Ok(new_null_array(field.data_type(), from.len())),
             // Before its own fields, which are absent with it.
@@ -121,7 +132,7 @@ fn record(from: &StructArray, fields: &Fields, matching: Matching) -> std::resul
             (Some(found), _) => fit(found, field.data_type(), matching),
         }
     };
-    let children = fields.iter().enumerate().map(child).collect::<std::result::Result<Vec<_>, _>>()?;
+    let children = places.into_iter().zip(fields).map(child).collect::<std::result::Result<Vec<_>, _>>()?;
     StructArray::try_new_with_length(fields.clone(), children, from.nulls().cloned(), from.len())
 }
 

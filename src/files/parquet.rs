@@ -19,7 +19,6 @@ use super::layout::{Group, locate, plan, starts};
 use super::metrics::{Floats, from_parquet};
 use super::{RowOrder, Store, WrittenFile, encoding};
 use crate::core::schema::field_id;
-use crate::table::NewRows;
 use crate::{Error, Result};
 
 /// Rows that are gathered and encoded at a time; a file's size is looked at in between.
@@ -46,7 +45,7 @@ pub struct WriteTarget {
     pub leave_out: Vec<i32>,
 }
 
-/// Writes `rows` as data files named `<folder>/<partition>/<attempt>-<n>.parquet`, in the order of `n`. No attempt may
+/// Writes the rows of `batches` as data files named `<folder>/<partition>/<attempt>-<n>.parquet`, in the order of `n`. No attempt may
 /// be written twice.
 ///
 /// One file is encoded at a time, whatever the number of partitions, in memory and then put in one piece: a single put
@@ -55,8 +54,12 @@ pub struct WriteTarget {
 ///
 /// # Errors
 /// [`Error::Unreachable`] where the store does not take a file; files that were written before stay, as orphans.
-pub async fn write_data_files(target: &WriteTarget, attempt: &str, rows: NewRows) -> Result<Vec<WrittenFile>> {
-    let total: usize = rows.batches.iter().map(RecordBatch::num_rows).sum();
+pub async fn write_data_files(
+    target: &WriteTarget,
+    attempt: &str,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<WrittenFile>> {
+    let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
     if total > u32::MAX as usize {
         return Err(Error::Internal(format!("{total} new rows in one commit are more than a file can number")));
     }
@@ -64,7 +67,7 @@ pub async fn write_data_files(target: &WriteTarget, attempt: &str, rows: NewRows
         return Ok(Vec::new());
     }
     let (done, mut encoded) = mpsc::channel::<Encoded>(1);
-    let encoder = Encoder { target: target.clone(), attempt: attempt.to_string(), batches: rows.batches };
+    let encoder = Encoder { target: target.clone(), attempt: attempt.to_string(), batches };
     let encoder = tokio::task::spawn_blocking(move || encoder.run(&done));
 
     let (mut puts, mut on_the_way, mut files) = (FuturesUnordered::new(), 0, Vec::new());

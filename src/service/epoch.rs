@@ -97,6 +97,7 @@ async fn attempt(
         pipeline: pipeline.to_owned(),
         files: Vec::new(),
         superseded: Vec::new(),
+        schema_change: None,
         vector: vector.clone(),
         now_ms: clock::now_ms(),
         reason: Some(reason.to_owned()),

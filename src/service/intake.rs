@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 
-use super::lanes::{Lanes, Put};
+use super::lanes::{Lanes, Put, Wanted};
 use crate::Result;
 use crate::avro::{Half, Pushed, ValueSchema};
 use crate::core::budget::Budget;
@@ -50,14 +50,16 @@ pub(super) enum FromIntake {
 /// What became of a schema that was asked for.
 #[derive(Debug)]
 pub(super) enum SchemaAnswer {
-    /// That of values.
-    Value(Arc<ValueSchema>),
+    /// That of values, and the tables that it would make.
+    Value { schema: Arc<ValueSchema>, wanted: Wanted },
     /// That of record keys.
     Key(Arc<str>),
     /// The registry does not have it: records that name it are bad.
     Unknown(String),
     /// The tables cannot hold its rows.
     Incompatible(String),
+    /// The registry's answer is none.
+    Failed(Error),
 }
 
 /// What becomes of records that cannot be rows.
@@ -101,6 +103,8 @@ pub(super) struct Intake {
     ready: Option<FromIntake>,
     out: mpsc::Sender<FromIntake>,
     answers: std::sync::mpsc::Receiver<(u32, Half, SchemaAnswer)>,
+    /// An answer that waits for the chunk in front of it to leave.
+    answered: Option<(u32, Half, SchemaAnswer)>,
     asked: Option<(u32, Half)>,
     unknown: HashMap<(u32, Half), (Instant, String)>,
     /// Schemas whose rows the tables cannot hold, where their records are bad ones.
@@ -136,6 +140,7 @@ impl Intake {
             ready: None,
             out,
             answers,
+            answered: None,
             asked: None,
             unknown: HashMap::new(),
             incompatible: HashMap::new(),
@@ -237,13 +242,25 @@ impl Intake {
 
     /// Takes over schemas that have arrived.
     fn take_answers(&mut self) {
-        while let Ok((id, of, answer)) = self.answers.try_recv() {
+        while let Some((id, of, answer)) = self.answered.take().or_else(|| self.answers.try_recv().ok()) {
+            // Columns grow between two chunks: what came before leaves first.
+            if self.lanes.size().0 > 0 {
+                if !self.pass_on() {
+                    self.answered = Some((id, of, answer));
+                    return;
+                }
+                self.cut();
+            }
             if self.asked == Some((id, of)) {
                 self.asked = None;
             }
             let added = match answer {
-                SchemaAnswer::Value(schema) => self.lanes.add_values(id, &schema),
+                SchemaAnswer::Value { schema, wanted } => self.lanes.grow(id, &schema, &wanted),
                 SchemaAnswer::Key(text) => self.lanes.add_key_schema(id, &text),
+                SchemaAnswer::Failed(error) => {
+                    self.stop(error);
+                    continue;
+                }
                 SchemaAnswer::Unknown(reason) => {
                     self.unknown.insert((id, of), (Instant::now(), reason));
                     continue;

@@ -9,10 +9,14 @@ use arrow::array::RecordBatch;
 
 use crate::Result;
 use crate::avro::{BadRecord, Decoder, Event, Form, Half, Pushed, Types, ValueSchema, schema_id};
-use crate::core::change::{Chunk, Run};
+use crate::core::change::{Asks, Chunk, Run};
+use crate::core::schema::{TableFormat, TableSchema};
 
 /// How many schemas are known at a time; beyond, all are forgotten and asked for again.
 const SCHEMAS_MAX: usize = 4096;
+
+/// The table that each lane would make of a schema; none where it takes none of its types.
+pub(super) type Wanted = Vec<Option<Arc<TableSchema>>>;
 
 /// What became of an event.
 #[derive(Debug)]
@@ -35,8 +39,14 @@ pub(super) struct Lanes {
 struct Lane {
     decoder: Decoder,
     types: Types,
+    /// What its tables are kept in.
+    formats: Arc<[TableFormat]>,
     /// Events of each run.
     events: Vec<u32>,
+    /// Runs, and what the schemas of their events ask of the tables, in order and each once.
+    asks: Vec<(u32, u32)>,
+    /// What the last event of the run asks.
+    run_asks: u32,
 }
 
 /// Where values of a schema go.
@@ -48,9 +58,12 @@ struct Route {
 
 impl Lanes {
     /// Lanes with these decoders, each for the record types that its tables take. No type is taken by two.
-    pub(super) fn new(decoders: impl IntoIterator<Item = (Decoder, Types)>) -> Lanes {
-        let lanes = decoders.into_iter().map(|(decoder, types)| Lane { decoder, types, events: Vec::new() });
-        let lanes: Vec<Lane> = lanes.collect();
+    pub(super) fn new(decoders: impl IntoIterator<Item = (Decoder, Types, Arc<[TableFormat]>)>) -> Lanes {
+        let lane = |(decoder, types, formats)| {
+            let (events, asks) = (Vec::new(), Vec::new());
+            Lane { decoder, types, formats, events, asks, run_asks: 0 }
+        };
+        let lanes: Vec<Lane> = decoders.into_iter().map(lane).collect();
         let routed = lanes.iter().any(|lane| lane.types != Types::Any);
         Lanes { took: Vec::with_capacity(lanes.len()), lanes, routes: routed.then(HashMap::new) }
     }
@@ -93,16 +106,17 @@ impl Lanes {
     /// Begins the next run of positions.
     #[inline]
     pub(super) fn open_run(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.events.push(0));
+        for lane in &mut self.lanes {
+            lane.events.push(0);
+            lane.run_asks = 0;
+        }
     }
 
     /// Counts the last event into the run of the lanes that took it.
     #[inline]
     pub(super) fn count(&mut self) {
         for &number in &self.took {
-            if let Some(events) = self.lanes[number].events.last_mut() {
-                *events += 1;
-            }
+            self.lanes[number].count();
         }
     }
 
@@ -126,22 +140,46 @@ impl Lanes {
         self.lanes.iter_mut().map(|lane| lane.cut(runs).map(Arc::new)).collect()
     }
 
-    /// Takes in the schema of values. Types that no table takes only get to be known.
+    /// Takes in the schema of values, of which each lane that takes any would make a table of the columns `wanted`: where
+    /// they cannot hold the rows yet, they grow, in all lanes or in none. Nothing may be left to be cut. Types that no
+    /// table takes only get to be known.
+    ///
+    /// # Errors
+    /// As [`Decoder::grow`].
+    pub(super) fn grow(&mut self, id: u32, schema: &Arc<ValueSchema>, wanted: &Wanted) -> Result<()> {
+        let asked = || self.lanes.iter().zip(wanted);
+        for (lane, wanted) in asked().filter_map(|(lane, wanted)| Some((lane, wanted.as_ref()?))) {
+            lane.decoder.grown(wanted, &lane.formats)?;
+        }
+        for (lane, wanted) in self.lanes.iter_mut().zip(wanted) {
+            if let Some(wanted) = wanted {
+                lane.decoder.grow(id, schema, wanted, &lane.formats)?;
+            }
+        }
+        self.route(id, schema);
+        Ok(())
+    }
+
+    /// Takes in the schema of values for columns that stay as they are.
     ///
     /// # Errors
     /// As [`Decoder::add_values`].
-    pub(super) fn add_values(&mut self, id: u32, schema: &ValueSchema) -> Result<()> {
+    pub(super) fn add_values(&mut self, id: u32, schema: &Arc<ValueSchema>) -> Result<()> {
         for lane in self.lanes.iter_mut().filter(|lane| schema.has_any_of(&lane.types)) {
             lane.decoder.add_values(id, schema)?;
         }
-        let Some(routes) = &mut self.routes else { return Ok(()) };
+        self.route(id, schema);
+        Ok(())
+    }
+
+    fn route(&mut self, id: u32, schema: &ValueSchema) {
+        let Some(routes) = &mut self.routes else { return };
         if routes.len() >= SCHEMAS_MAX {
             routes.clear();
         }
         let lane = |name: &Arc<str>| self.lanes.iter().position(|lane| lane.types.take(name));
         let to = schema.names().map(|name| (name.clone(), lane(name))).collect();
         routes.insert(id, Route { form: schema.form(), to });
-        Ok(())
     }
 
     /// Takes in the schema of record keys. With several lanes it need not be that of all of them: what a lane cannot read
@@ -178,8 +216,30 @@ fn find(routes: &HashMap<u32, Route>, value: &[u8]) -> std::result::Result<usize
 }
 
 impl Lane {
+    /// Counts the last event into the run.
+    #[inline]
+    fn count(&mut self) {
+        let Some(events) = self.events.last_mut() else { return };
+        *events += 1;
+        let asks = self.decoder.asks();
+        if asks != self.run_asks && asks != 0 {
+            self.run_asks = asks;
+            self.note_asks(asks);
+        }
+    }
+
+    fn note_asks(&mut self, asks: u32) {
+        let run = self.events.len() as u32 - 1;
+        if !self.asks.iter().rev().take_while(|(of, _)| *of == run).any(|(_, known)| *known == asks) {
+            self.asks.push((run, asks));
+        }
+    }
+
     fn cut(&mut self, runs: &[Run]) -> Result<Chunk<RecordBatch>> {
         let decoded = self.decoder.finish()?;
+        let wanted = |(run, asks): (u32, u32)| Some((run, self.decoder.wanted(asks)?.clone()));
+        let of_runs = std::mem::take(&mut self.asks).into_iter().filter_map(wanted).collect();
+        let asks = Asks { names: self.decoder.columns().clone(), of_runs };
         let runs = runs.iter().zip(std::mem::take(&mut self.events)).map(|(run, events)| Run { events, ..run.clone() });
         Ok(Chunk {
             runs: runs.collect(),
@@ -189,6 +249,7 @@ impl Lane {
             orders: decoded.orders,
             row_of: decoded.row_of,
             rows: decoded.batch,
+            asks,
             bytes: decoded.bytes,
         })
     }

@@ -43,7 +43,6 @@ use self::retry::{Waiting, backoff};
 use self::schemas::{SchemaDesk, first_topic};
 use self::starts::Starts;
 use self::table_task::TableTask;
-use crate::avro::ValueSchema;
 use crate::core::budget::Budget;
 use crate::settings::{Brokers, Pipeline, RegistryUrl, SchemaRegistry, Settings, Topics};
 use crate::source::{Access, Cluster, DeadLetters, Login, Registry, Source, SourceConfig, TopicSelection, Topology};
@@ -141,7 +140,7 @@ async fn announce_stop(stop: CancellationToken, telemetry: Arc<Telemetry>) {
     telemetry.stopping();
 }
 
-/// Runs a pipeline, again and again where its tables have to grow first.
+/// Runs a pipeline, again from V after an outage that ended it.
 async fn supervise(
     settings: &Settings,
     catalogs: &Catalogs,
@@ -149,12 +148,11 @@ async fn supervise(
     options: &RunOptions,
     (telemetry, stop): (&PipelineTelemetry, &CancellationToken),
 ) -> Result<()> {
-    let mut seen = Vec::new();
     let mut options = options.clone();
     let mut outages = 0;
     loop {
         telemetry.starting();
-        let starting = start(settings, catalogs, pipeline, &options, (&seen, telemetry));
+        let starting = start(settings, catalogs, pipeline, &options, telemetry);
         let run = tokio::select! {
             run = starting => run?,
             () = stop.cancelled() => return Ok(()),
@@ -173,10 +171,6 @@ async fn supervise(
             }
             Err(error) => return Err(error),
             Ok(Ended::Stopped | Ended::CaughtUp) => return Ok(()),
-            Ok(Ended::SchemaChanged(schema)) => {
-                tracing::info!(pipeline = pipeline.name, "a schema has columns that the tables lack; adding them");
-                seen.push(schema);
-            }
         }
     }
 }
@@ -259,12 +253,12 @@ async fn start(
     catalogs: &Catalogs,
     pipeline: &Pipeline,
     options: &RunOptions,
-    (seen, telemetry): (&[Arc<ValueSchema>], &PipelineTelemetry),
+    telemetry: &PipelineTelemetry,
 ) -> Result<PipelineRun> {
     let waiting = |task| Waiting { telemetry, task, patience: Some(options.patience.unreachable) };
     let reached = reach(settings, pipeline, options.patience, &waiting).await?;
     let Reached { cluster, topics, topology, registry, newest } = reached;
-    let open = open_lanes(settings, catalogs, pipeline, &newest, (seen, &waiting)).await?;
+    let open = open_lanes(settings, catalogs, pipeline, &newest, &waiting).await?;
     let until = match options.until_caught_up {
         true => {
             let partitions: Vec<_> = topology.partitions().map(|(partition, _)| partition).collect();
@@ -288,7 +282,6 @@ async fn start(
 
     let (chunks, intake) = mpsc::channel(CHUNKS_QUEUED as usize);
     let (schema_answers, schema_questions) = std::sync::mpsc::sync_channel(4);
-    let (grown, growth) = mpsc::channel(4);
     let topic_ids = Arc::new(std::sync::Mutex::new(topic_ids(&topology)));
     let rejected = Arc::new(std::sync::Mutex::new(Rejected::default()));
     let rules = Rules {
@@ -302,7 +295,7 @@ async fn start(
     let share = (shares.chunk, telemetry.beat("the poll thread"));
     let handler = Intake::new(lanes, topic_ids.clone(), chunks, schema_questions, rules, rejected.clone(), share);
     let source = Source::start(&source_config(settings, pipeline, &topology)?, Box::new(handler))?;
-    let desk = SchemaDesk { registry, needs, answers: schema_answers, grown, telemetry: telemetry.clone() };
+    let desk = SchemaDesk { registry, needs, answers: schema_answers, telemetry: telemetry.clone() };
     let progress = options.progress.get(&pipeline.name).cloned().unwrap_or_default();
     Ok(PipelineRun {
         name: pipeline.name.clone(),
@@ -310,7 +303,6 @@ async fn start(
         source,
         intake,
         answers,
-        growth,
         tables,
         starts,
         desk,

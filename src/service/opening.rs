@@ -1,6 +1,5 @@
 //! What a pipeline begins with: its tables, opened lane by lane, and what makes rows for them.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
@@ -14,13 +13,13 @@ use super::schemas::{Latest, Needs};
 use super::table_task::TableTask;
 use super::tables::{self, event_shape, lane_formats};
 use super::{Catalogs, saved_index};
-use crate::avro::{Decoder, EventShape, ValueSchema};
+use crate::avro::{Decoder, EventShape, grown_columns};
 use crate::core::fold::Semantics;
 use crate::core::key_index::{KeyEncoder, KeyWidth};
 use crate::core::mutant::Mutants;
-use crate::core::schema::{TableFormat, TableSchema, learn_names};
+use crate::core::schema::{TableFormat, TableSchema};
 use crate::core::writer::{Writer, WriterConfig};
-use crate::settings::{Mode, Pipeline, Settings, Table};
+use crate::settings::{Mode, OnIncompatibleSchema, Pipeline, Settings, Table};
 use crate::table::LakeTable;
 use crate::telemetry::{Dependency, Task};
 use crate::{Error, Result};
@@ -31,7 +30,7 @@ pub(super) struct OpenLane<'p> {
     /// How their events are ordered.
     order_by: Option<&'p String>,
     tables: Vec<Arc<dyn LakeTable>>,
-    /// Their columns, with the other names that events have for them.
+    /// The columns in which their rows are gathered, with the other names that events have for them.
     schema: Arc<TableSchema>,
     formats: Arc<[TableFormat]>,
     /// The lowest of the Iceberg tables.
@@ -50,67 +49,93 @@ pub(super) fn lanes(pipeline: &Pipeline) -> Vec<Vec<&Table>> {
     lanes
 }
 
-/// Opens the tables of every lane, grown to the newest schemas and to those seen in the stream.
+/// Opens the tables of every lane; those that are missing are created for the newest schemas.
 pub(super) async fn open_lanes<'p, 'w>(
     settings: &Settings,
     catalogs: &Catalogs,
     pipeline: &'p Pipeline,
     newest: &Latest,
-    (seen, waiting): (&[Arc<ValueSchema>], &(dyn Fn(Task) -> Waiting<'w> + Sync)),
+    waiting: &(dyn Fn(Task) -> Waiting<'w> + Sync),
 ) -> Result<Vec<OpenLane<'p>>> {
     let mut open = Vec::new();
     for lane in lanes(pipeline) {
         let shape = event_shape(pipeline, lane[0]).with_key_schema(newest.key.is_some());
-        let formats = lane_formats(settings, pipeline, lane[0]);
-        let (mut tables, mut asked) = (Vec::new(), Vec::new());
+        let mut tables = Vec::new();
         for table in &lane {
             let name = table.catalog.as_str();
             let catalog = waiting(Task::of(Dependency::Catalog, name));
             let catalog = catalog.until_reachable(|| catalogs.get(settings, name)).await?;
             let waiting = waiting(Task::of(Dependency::Table, &table.table_ref().to_string()));
-            let opening = tables::Opening { pipeline, formats: &formats, table, telemetry: waiting.telemetry };
-            let mut last = None;
-            for value in newest.values.iter().chain(seen).filter(|value| value.has_any_of(&shape.types)) {
-                let wanted = value.table_schema(newest.key.as_deref(), &shape, table.format_version)?;
-                let opened = || tables::open_table(&catalog, &opening, &wanted);
-                last = Some(waiting.until_reachable(opened).await?);
-                asked.push(wanted);
+            let mut wanted = wanted(newest, &shape, table.format_version)?.into_iter();
+            let Some(mut all) = wanted.next() else { continue };
+            // A table that is created has what any of the newest schemas asks for.
+            for other in wanted {
+                all = grown_columns(&all, &other, &[tables::format(settings, table)], None)?;
             }
-            tables.extend(last);
+            let opening = tables::Opening { pipeline, table, telemetry: waiting.telemetry };
+            let opened = || tables::open_table(&catalog, &opening, &all);
+            tables.push(waiting.until_reachable(opened).await?);
         }
-        check_columns(pipeline, &tables)?;
-        let Some(first) = tables.first() else {
-            return Err(Error::Internal(format!("pipeline {}: a lane without tables", pipeline.name)));
-        };
-        let schema = known_names(&first.schema(), &asked);
         let format_version = lane.iter().map(|table| table.format_version).min().unwrap_or(2);
+        let formats = lane_formats(settings, pipeline, lane[0]);
+        let schema = columns_of(&tables, pipeline, &shape, &wanted(newest, &shape, format_version)?, &formats)?;
         let order_by = pipeline.order_of(lane[0]);
-        open.push(OpenLane { shape, order_by, tables, schema, formats: formats.into(), format_version });
+        let (schema, formats) = (Arc::new(schema), formats.into());
+        open.push(OpenLane { shape, order_by, tables, schema, formats, format_version });
     }
     Ok(open)
 }
 
-/// The tables of one lane take the same rows.
-fn check_columns(pipeline: &Pipeline, tables: &[Arc<dyn LakeTable>]) -> Result<()> {
-    let columns = |table: &Arc<dyn LakeTable>| -> BTreeSet<String> {
-        table.schema().fields.iter().map(|f| f.name.clone()).collect()
-    };
-    match tables.iter().find(|t| columns(t) != columns(&tables[0])) {
-        None => Ok(()),
-        Some(other) => Err(Error::Config(format!(
-            "pipeline {}: tables {} and {} have different columns; tables that take the same rows need the same",
-            pipeline.name,
-            tables[0].name(),
-            other.name()
-        ))),
-    }
+/// The tables that the newest schemas would make, as far as they have types of such a table.
+pub(super) fn wanted(newest: &Latest, shape: &EventShape, format_version: u8) -> Result<Vec<TableSchema>> {
+    let values = newest.values.iter().filter(|value| value.has_any_of(&shape.types));
+    values.map(|value| value.table_schema(newest.key.as_deref(), shape, format_version)).collect()
 }
 
-/// The table's columns with the other names under which the events of these schemas have them.
-pub(super) fn known_names(table: &TableSchema, wanted: &[TableSchema]) -> Arc<TableSchema> {
-    let mut known = table.clone();
-    wanted.iter().for_each(|wanted| learn_names(&mut known, wanted));
-    Arc::new(known)
+/// The columns in which a lane gathers the rows of its tables: those of all of them, and what the newest schemas ask for
+/// besides. A crash between the commits of two tables leaves one with columns that the other does not have yet.
+///
+/// # Errors
+/// [`Error::Config`] where the tables cannot take the same rows, [`Error::Decision`] where they cannot hold those of a
+/// newest schema, which `on_incompatible_schema: dead_letter` leaves to its records.
+pub(super) fn columns_of(
+    tables: &[Arc<dyn LakeTable>],
+    pipeline: &Pipeline,
+    shape: &EventShape,
+    newest: &[TableSchema],
+    formats: &[TableFormat],
+) -> Result<TableSchema> {
+    let order_by = shape.order_by.as_deref();
+    let Some((first, others)) = tables.split_first() else {
+        return Err(Error::Internal(format!("pipeline {}: a lane without tables", pipeline.name)));
+    };
+    let mut columns = TableSchema::clone(&first.schema());
+    for other in others {
+        columns = grown_columns(&columns, &other.schema(), formats, order_by).map_err(|e| {
+            Error::Config(format!(
+                "pipeline {}: tables {} and {} do not take the same rows: {e}",
+                pipeline.name,
+                first.name(),
+                other.name()
+            ))
+        })?;
+    }
+    for wanted in newest {
+        let fits = |table: &Arc<dyn LakeTable>| {
+            let fits = grown_columns(&table.schema(), wanted, formats, order_by);
+            fits.map_err(|e| e.within(format_args!("table {}", table.name())))
+        };
+        let fit = tables.iter().try_for_each(|table| fits(table).map(drop));
+        match fit.and_then(|()| grown_columns(&columns, wanted, formats, order_by)) {
+            Ok(grown) => columns = grown,
+            // Events of that schema go to the dead letters; the others go on.
+            Err(why) if pipeline.on_incompatible_schema == OnIncompatibleSchema::DeadLetter => {
+                tracing::warn!(pipeline = pipeline.name, %why, "a schema does not fit the tables, which stay as they are");
+            }
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(columns)
 }
 
 /// The writers of all tables, the lanes' decoders, and what values' schemas are held against.
@@ -132,13 +157,14 @@ pub(super) fn prepare(
             task.keys = plan.encoder.clone();
             task.order_by = order_by.cloned();
             task.saved = places.next();
-            let mut config = writer_config(pipeline, (table.name(), order_by), &schema, plan.encoder.as_deref());
+            let mut config =
+                writer_config(pipeline, (table.name(), order_by, &*formats), &schema, plan.encoder.as_deref());
             config.max_bytes = config.max_bytes.min(usize::try_from(bytes).unwrap_or(usize::MAX));
             let writer = saved_index::restore(Writer::new(config), restored);
             runs.push(TableRun { task, writer, lane: number });
         }
-        decoders.push((decoder(&schema, &shape, plan.encoder)?, shape.types.clone()));
-        needs.push(Needs { shape, key_schema: key_schema.cloned(), table: schema, formats, format_version });
+        decoders.push((decoder(&schema, &shape, plan.encoder)?, shape.types.clone(), formats.clone()));
+        needs.push(Needs { shape, key_schema: key_schema.cloned(), tables, names: schema, formats, format_version });
     }
     Ok((runs, Lanes::new(decoders), needs))
 }
@@ -154,7 +180,7 @@ pub(super) fn decoder(schema: &TableSchema, shape: &EventShape, encoder: Option<
 
 fn writer_config(
     pipeline: &Pipeline,
-    (table, order_by): (&str, Option<&String>),
+    (table, order_by, formats): (&str, Option<&String>, &[TableFormat]),
     schema: &TableSchema,
     encoder: Option<&KeyEncoder>,
 ) -> WriterConfig {
@@ -169,6 +195,7 @@ fn writer_config(
         },
         key_width: encoder.map_or(KeyWidth::Exact, KeyEncoder::width),
         key: schema.key.clone(),
+        formats: formats.to_vec(),
         interval_ms: i64::try_from(pipeline.commit.interval.as_millis()).unwrap_or(i64::MAX),
         max_rows: usize::try_from(pipeline.commit.max_rows).unwrap_or(usize::MAX),
         max_bytes: usize::try_from(pipeline.commit.max_bytes).unwrap_or(usize::MAX),

@@ -14,7 +14,6 @@ use super::observing::Observing;
 use super::schemas::SchemaDesk;
 use super::starts::{Starts, for_core};
 use super::table_task::{TableEvent, TableTask};
-use crate::avro::ValueSchema;
 use crate::core::change::Chunk;
 use crate::core::offsets::{Epoch, PartitionId, Vector};
 use crate::core::writer::{Action, Event, Landed, Writer};
@@ -48,8 +47,6 @@ pub(super) struct PipelineRun {
     pub(super) source: Source,
     pub(super) intake: mpsc::Receiver<FromIntake>,
     pub(super) answers: mpsc::Receiver<(usize, Result<TableEvent>)>,
-    /// Schemas with columns that the tables lack.
-    pub(super) growth: mpsc::Receiver<Result<Arc<ValueSchema>>>,
     pub(super) tables: Vec<TableRun>,
     pub(super) starts: Arc<Starts>,
     pub(super) desk: SchemaDesk,
@@ -111,14 +108,12 @@ impl Progress {
 }
 
 /// How a run of a pipeline ended, without an error.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     /// It was asked to stop, and everything it had is committed or will be read again.
     Stopped,
     /// V reached the ends seen at start.
     CaughtUp,
-    /// A schema came up that the tables do not have yet: evolve them and start again from V.
-    SchemaChanged(Arc<ValueSchema>),
 }
 
 impl PipelineRun {
@@ -164,12 +159,6 @@ impl PipelineRun {
                     }
                     None => return Err(Error::Internal("the kafka poll thread has ended".into())),
                 },
-                grown = self.growth.recv() => {
-                    let Some(schema) = grown else { return Ok(Ended::Stopped) };
-                    let ended = schema.map(Ended::SchemaChanged);
-                    self.drain().await?;
-                    return ended;
-                }
                 _ = ticks.tick() => self.tick().await?,
             }
             if let Some(ended) = self.is_done().await? {
@@ -419,6 +408,10 @@ impl PipelineRun {
             "commit written"
         );
         self.observing.landed(number, table.task.table.name(), &landed);
+        if !landed.schema_changes.is_empty() {
+            let changes: Vec<String> = landed.schema_changes.iter().map(ToString::to_string).collect();
+            tracing::info!(table = table.task.table.name(), snapshot = landed.snapshot, ?changes, "columns changed");
+        }
         if number == 0 || self.tables[number - 1].lane != table.lane {
             self.progress.count(&landed);
         }
@@ -492,7 +485,14 @@ mod tests {
     #[test]
     fn commits_that_only_move_positions_are_not_counted() {
         let progress = Progress::default();
-        let empty = Landed { snapshot: Some(1), events: 0, appended: 0, superseded: 0, vector: Vector::new("c") };
+        let empty = Landed {
+            snapshot: Some(1),
+            events: 0,
+            appended: 0,
+            superseded: 0,
+            schema_changes: vec![],
+            vector: Vector::new("c"),
+        };
         progress.count(&empty);
         progress.count(&Landed { events: 3, appended: 2, superseded: 1, ..empty.clone() });
         progress.count(&Landed { events: 1, superseded: 1, ..empty });

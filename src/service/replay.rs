@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 
 use super::lanes::{Lanes, Put};
-use super::opening::{self, decoder, known_names};
+use super::opening::{self, columns_of, decoder};
 use super::{Catalogs, cluster_within, event_shape, kafka_properties, read_log, registry};
 use crate::avro::{Event, Half, Pushed, ValueSchema};
 use crate::core::change::{Key, Op};
@@ -386,11 +386,16 @@ impl KeyReader {
             let catalog = catalogs.get(settings, &table.catalog).await?;
             let opened = catalog.load_table(&table.namespace, &table.name).await?;
             let opened = opened.ok_or_else(|| Error::Config(format!("there is no table {} yet", table.table_ref())))?;
-            let values = newest.values.iter().filter(|value| value.has_any_of(&shape.types));
-            let wanted =
-                values.filter_map(|v| v.table_schema(newest.key.as_deref(), &shape, table.format_version).ok());
-            let schema = known_names(&opened.lake().schema(), &wanted.collect::<Vec<_>>());
-            decoders.push((decoder(&schema, &shape, encoder(pipeline, &schema)?)?, shape.types.clone()));
+            let (tables, formats) = ([opened.lake()], super::lane_formats(settings, pipeline, table));
+            let wanted = opening::wanted(&newest, &shape, table.format_version).unwrap_or_default();
+            // Where the newest schema does not fit, letters of others may.
+            let schema = columns_of(&tables, pipeline, &shape, &wanted, &formats)
+                .unwrap_or_else(|_| TableSchema::clone(&tables[0].schema()));
+            decoders.push((
+                decoder(&schema, &shape, encoder(pipeline, &schema)?)?,
+                shape.types.clone(),
+                formats.into(),
+            ));
         }
         let topics = log.topics.keys().map(|name| (name.clone(), Arc::from(name.as_str()))).collect();
         let count = decoders.len();
@@ -445,7 +450,7 @@ impl KeyReader {
             Err(error) => return Err(error.into()),
         };
         let added = match of {
-            Half::Value => ValueSchema::parse(&text).and_then(|schema| self.lanes.add_values(id, &schema)),
+            Half::Value => ValueSchema::parse(&text).and_then(|schema| self.lanes.add_values(id, &Arc::new(schema))),
             Half::Key => self.lanes.add_key_schema(id, &text.text),
         };
         match added {

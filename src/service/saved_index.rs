@@ -24,6 +24,7 @@ pub(super) struct SavedPlace {
     key_fields: Vec<i32>,
     key_types: Vec<String>,
     order_field: Option<i32>,
+    order_class: Option<String>,
     secret: [u64; 2],
 }
 
@@ -66,12 +67,13 @@ pub(super) fn plan(
             ))),
         }
     });
-    let order_field = order.transpose()?.map(|field| field.id);
+    let order = order.transpose()?;
     let mut place = SavedPlace {
         path: PathBuf::new(),
         key_fields: keys.iter().map(|field| field.id).collect(),
         key_types: types.iter().map(ToString::to_string).collect(),
-        order_field,
+        order_field: order.map(|field| field.id),
+        order_class: order.map(|field| order::class(&field.kind)),
         secret: [rand::rng().random(), rand::rng().random()],
     };
     let mut places = Vec::new();
@@ -106,6 +108,7 @@ fn read(place: &SavedPlace, secret_is_fixed: bool) -> Option<RestoredIndex> {
     let same = tag.key_fields == place.key_fields
         && tag.key_types == place.key_types
         && tag.order_field == place.order_field
+        && tag.order_class == place.order_class
         && tag.encoding_version == ENCODING_VERSION
         && tag.slice.is_none()
         && index.ordered() == place.order_field.is_some()
@@ -132,6 +135,7 @@ pub(super) fn save(place: &SavedPlace, writer: &Writer<RecordBatch>) -> Result<(
         key_types: place.key_types.clone(),
         encoding_version: ENCODING_VERSION,
         order_field: place.order_field,
+        order_class: place.order_class.clone(),
         slice: None,
         secret: place.secret,
         files: state.files.iter().map(|(number, path)| (*number, path.to_string())).collect(),

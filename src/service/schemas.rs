@@ -1,15 +1,14 @@
-//! Fetches the schemas that records name, and notices when one of them asks for columns that the tables do not have.
+//! Fetches the schemas that records name, and decides whether the tables can hold their rows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use super::intake::SchemaAnswer;
 use crate::avro::{EventShape, Half, SchemaKind, SchemaText, ValueSchema};
-use crate::core::schema::{TableFormat, TableSchema, evolve};
+use crate::core::schema::{Asked, TableFormat, TableSchema, plan_change};
 use crate::settings::{Pipeline, SubjectStrategy};
 use crate::source::{Registry, RegistryError, Topology};
+use crate::table::LakeTable;
 use crate::telemetry::{Dependency, PipelineTelemetry, Task};
 use crate::{Error, Result};
 
@@ -114,8 +113,6 @@ pub(super) struct SchemaDesk {
     /// Of each lane.
     pub(super) needs: Vec<Needs>,
     pub(super) answers: std::sync::mpsc::SyncSender<(u32, Half, SchemaAnswer)>,
-    /// Tells the pipeline that the tables have to grow first.
-    pub(super) grown: mpsc::Sender<Result<Arc<ValueSchema>>>,
     pub(super) telemetry: PipelineTelemetry,
 }
 
@@ -124,57 +121,51 @@ pub(super) struct SchemaDesk {
 pub(super) struct Needs {
     pub(super) shape: EventShape,
     pub(super) key_schema: Option<Arc<str>>,
-    pub(super) table: Arc<TableSchema>,
+    /// The tables of the lane, as of their last load.
+    pub(super) tables: Vec<Arc<dyn LakeTable>>,
+    /// The columns that the lane began with, with all names under which events have them.
+    pub(super) names: Arc<TableSchema>,
     pub(super) formats: Arc<[TableFormat]>,
     /// The lowest of the Iceberg tables.
     pub(super) format_version: u8,
 }
 
-/// What a value's schema asks of the tables.
-#[derive(Debug, PartialEq, Eq)]
-enum Need {
-    Nothing,
-    /// They have to change first.
-    Change,
-    /// They cannot hold its rows, and why.
-    Impossible(String),
-}
-
 impl Needs {
-    fn of(&self, value: &ValueSchema) -> Need {
+    /// The table that a value's schema would make, where all tables of the lane can hold its rows, changed or not; else
+    /// what is in the way. They change with the first rows that need it, each in the commit of these rows.
+    fn of(&self, value: &ValueSchema) -> Result<Option<Arc<TableSchema>>, String> {
         if !value.has_any_of(&self.shape.types) {
-            return Need::Nothing;
+            return Ok(None);
         }
-        let wanted = match value.table_schema(self.key_schema.as_deref(), &self.shape, self.format_version) {
-            Ok(wanted) => wanted,
-            Err(error) => return Need::Impossible(error.to_string()),
-        };
-        let evolution = evolve(&self.table, &wanted, &self.formats, 0);
-        match evolution.obstacle() {
-            Some(obstacle) => Need::Impossible(obstacle.to_string()),
-            None if evolution.changes.is_empty() => Need::Nothing,
-            None => Need::Change,
+        let wanted = value.table_schema(self.key_schema.as_deref(), &self.shape, self.format_version);
+        let wanted = [Arc::new(wanted.map_err(|error| error.to_string())?)];
+        for table in &self.tables {
+            let asked = Asked {
+                table: &table.schema(),
+                last_field_id: 0,
+                names: &self.names,
+                wanted: &wanted,
+                formats: &self.formats,
+            };
+            plan_change(asked, String::new()).map_err(|obstacle| obstacle.to_string())?;
         }
+        let [wanted] = wanted;
+        Ok(Some(wanted))
     }
 
-    /// What it asks of the tables of all lanes.
-    fn of_all(lanes: &[Needs], value: &ValueSchema) -> Need {
-        let mut all = Need::Nothing;
-        for lane in lanes {
-            match lane.of(value) {
-                Need::Nothing => {}
-                Need::Change => all = Need::Change,
-                impossible => return impossible,
-            }
+    /// What becomes of a schema: all lanes take it, or none.
+    fn answer(lanes: &[Needs], schema: Arc<ValueSchema>) -> SchemaAnswer {
+        match lanes.iter().map(|lane| lane.of(&schema)).collect() {
+            Ok(wanted) => SchemaAnswer::Value { schema, wanted },
+            Err(why) => SchemaAnswer::Incompatible(why),
         }
-        all
     }
 }
 
 impl SchemaDesk {
     /// Fetches a schema in the background, waiting for the registry as long as it takes: an outage makes no record bad.
     pub(super) fn fetch(&self, id: u32, of: Half) {
-        let (registry, answers, grown) = (self.registry.clone(), self.answers.clone(), self.grown.clone());
+        let (registry, answers) = (self.registry.clone(), self.answers.clone());
         let (needs, telemetry) = (self.needs.clone(), self.telemetry.clone());
         tokio::spawn(async move {
             let task = Task::only(Dependency::SchemaRegistry);
@@ -189,23 +180,12 @@ impl SchemaDesk {
                 Ok(schema) if of == Half::Key => key_answer(&schema.text),
                 Ok(schema) => match parse(schema.text).await {
                     Err(error) => SchemaAnswer::Incompatible(error.to_string()),
-                    Ok(schema) => match Needs::of_all(&needs, &schema) {
-                        Need::Change => {
-                            // A pipeline that has ended needs no columns.
-                            let _ = grown.send(Ok(schema)).await;
-                            return;
-                        }
-                        Need::Nothing => SchemaAnswer::Value(schema),
-                        Need::Impossible(why) => SchemaAnswer::Incompatible(why),
-                    },
+                    Ok(schema) => Needs::answer(&needs, schema),
                 },
                 Err(RegistryError::NotFound(what)) => {
                     SchemaAnswer::Unknown(format!("the schema registry has no {what}"))
                 }
-                Err(error) => {
-                    let _ = grown.send(Err(error.into())).await;
-                    return;
-                }
+                Err(error) => SchemaAnswer::Failed(error.into()),
             };
             // One question at a time: there is room, unless the poll thread is gone.
             let _ = answers.try_send((id, of, answer));

@@ -16,9 +16,10 @@ use crate::core::history::SnapshotId;
 use crate::core::key_index::KeyEncoder;
 use crate::core::order;
 use crate::core::plan::Plan;
+use crate::core::schema::SchemaChange;
 use crate::core::writer::{Action, CommitOrder, Event, Outcome, PlacedFile, Placement, Writer};
 use crate::error::Error;
-use crate::files::{RowOrder, WrittenFile};
+use crate::files::{RowOrder, WrittenFile, conform};
 use crate::source::DeadLetters;
 use crate::table::{Change, LakeTable, LiveFile, NewRows, Outcome as TableOutcome};
 use crate::telemetry::{Dependency, PipelineTelemetry, Task};
@@ -116,12 +117,13 @@ impl TableTask {
                 Event::Starts(broker.until_reachable(|| self.starts.resolve(&topics, &partitions)).await?)
             }
             Action::Inspect => Event::Topics(broker.until_reachable(|| self.starts.topology()).await?),
-            Action::Write { attempt, batch, plan } => {
+            Action::Write { attempt, batch, plan, schema_change } => {
                 let mut again = 0u32;
                 let write = || {
                     // A name is never used twice, not even for a file that was not written whole.
                     again += 1;
-                    self.write(format!("{attempt}-{again}"), batch.clone(), plan.clone())
+                    let rows = (batch.clone(), plan.clone());
+                    self.write(format!("{attempt}-{again}"), rows, schema_change.clone())
                 };
                 Event::Written(table.until_reachable(write).await?)
             }
@@ -152,13 +154,16 @@ impl TableTask {
         let Some(keys) = &self.keys else { return Ok(()) };
         let mut columns = self.table.schema().key.clone();
         let key_columns = columns.len();
-        columns.extend(self.order_by.clone());
+        // A table that does not have the column yet has rows that are older than any with it.
+        let schema = self.table.schema();
+        columns.extend(self.order_by.clone().filter(|name| schema.column(name).is_some()));
         let mut rows = self.table.rows(file, &columns).await?;
         while let Some(part) = rows.next().await {
             let part = part?;
             let arrays = part.columns.columns();
             let orders = match arrays.get(key_columns) {
                 Some(column) => order::encode_or_least(column).map_err(Error::Decision)?,
+                None if self.order_by.is_some() => vec![i64::MIN; part.positions.len()],
                 None => Vec::new(),
             };
             let keys = keys.encode(&arrays[..key_columns]).map_err(Error::Decision)?;
@@ -168,10 +173,15 @@ impl TableTask {
         Ok(())
     }
 
-    async fn write(&self, attempt: String, batch: Arc<Batch<RecordBatch>>, plan: Arc<Plan>) -> Result<Vec<PlacedFile>> {
+    async fn write(
+        &self,
+        attempt: String,
+        (batch, plan): (Arc<Batch<RecordBatch>>, Arc<Plan>),
+        schema_change: Option<Arc<SchemaChange>>,
+    ) -> Result<Vec<PlacedFile>> {
         let selected = tokio::task::spawn_blocking(move || select(&batch, &plan));
         let batches = selected.await.map_err(|e| Error::Internal(format!("selecting rows failed: {e}")))??;
-        let files = self.table.write(&attempt, NewRows { batches }).await?;
+        let files = self.table.write(&attempt, NewRows { batches, schema_change }).await?;
         let placed = files.iter().map(place).collect();
         let mut written = self.written.lock().map_err(|_| Error::Internal("a writer of files panicked".into()))?;
         written.clear();
@@ -194,6 +204,7 @@ impl TableTask {
             pipeline: self.pipeline.clone(),
             files,
             superseded: order.superseded,
+            schema_change: order.schema_change,
             vector: order.vector,
             now_ms: clock::now_ms(),
             reason: None,
@@ -223,10 +234,17 @@ impl TableTask {
     }
 }
 
-/// The rows of a plan, in the order in which it lists them.
+/// The rows of a plan, in the order in which it lists them, and all in the columns of the newest chunk: these know under
+/// which names the older ones have them, which the table may not.
 fn select(batch: &Batch<RecordBatch>, plan: &Plan) -> Result<Vec<RecordBatch>> {
+    let newest = batch.chunks.last().map(|admitted| admitted.chunk.rows.schema());
     let select = |part: &crate::core::plan::ChunkRows| {
         let rows = &batch.chunks[part.chunk].chunk.rows;
+        let respelled = match &newest {
+            Some(columns) if rows.schema_ref() != columns => Some(conform(rows, columns)?),
+            _ => None,
+        };
+        let rows = respelled.as_ref().unwrap_or(rows);
         if part.rows.len() == rows.num_rows() {
             return Ok(rows.clone());
         }

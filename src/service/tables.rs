@@ -1,4 +1,4 @@
-//! Opens the tables of a pipeline: creates what is missing, and lets them grow to the newest schema.
+//! Opens the tables of a pipeline, and creates what is missing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use secrecy::ExposeSecret;
 
 use super::retry::Waiting;
 use crate::avro::{self, DeleteBy, EventShape};
-use crate::core::schema::{TableFormat, TableSchema, evolve};
+use crate::core::schema::{TableFormat, TableSchema};
 use crate::query::{Engine, Limits};
-use crate::settings::{self, CatalogKind, Delete, Mode, OnIncompatibleSchema, Pipeline, Settings, SqlUri, Transform};
-use crate::table::delta::{DeltaCatalog, DeltaConfig};
+use crate::settings::{self, CatalogKind, Delete, Mode, Pipeline, Settings, SqlUri, Transform};
+use crate::table::delta::{DeltaCatalog, DeltaConfig, DeltaTable};
 use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, SortColumn, TableSpec};
 use crate::table::{Catalog, LakeTable, OpenTable, Outcome};
 use crate::telemetry::{Dependency, PipelineTelemetry, Task};
@@ -145,16 +145,16 @@ pub fn format(settings: &Settings, table: &settings::Table) -> TableFormat {
 /// What a table is opened for.
 pub(super) struct Opening<'a> {
     pub(super) pipeline: &'a Pipeline,
-    pub(super) formats: &'a [TableFormat],
     pub(super) table: &'a settings::Table,
     pub(super) telemetry: &'a PipelineTelemetry,
 }
 
 /// Opens a table of a pipeline, creates it where it is missing, upgrades it to the format version that is asked for, and
-/// evolves it to hold what `wanted` asks for. A table of a newer format version stays as it is.
+/// lets it be one that Firn writes. A table of a newer format version stays as it is, and so do its columns: they change
+/// with the first rows that need it.
 pub(super) async fn open_table(
     catalog: &Catalog,
-    Opening { pipeline, formats, table, telemetry }: &Opening<'_>,
+    Opening { pipeline, table, telemetry }: &Opening<'_>,
     wanted: &TableSchema,
 ) -> Result<Arc<dyn LakeTable>> {
     let spec = || TableSpec {
@@ -177,24 +177,24 @@ pub(super) async fn open_table(
     };
     let lake = opened.lake();
     let waiting = Waiting { telemetry, task: Task::of(Dependency::Table, lake.name()), patience: None };
-    if let OpenTable::Iceberg(iceberg) = &opened
-        && iceberg.format_version() < table.format_version
-    {
-        waiting.until_reachable(|| upgrade(iceberg, table.format_version)).await?;
-        tracing::info!(table = lake.name(), format_version = table.format_version, "table upgraded in place");
-    }
-    let own = lake.schema();
-    let obstacle = evolve(&own, wanted, formats, 0).obstacle().map(ToString::to_string);
-    let wanted = match obstacle {
-        // Events of that schema go to the dead letters; the others go on.
-        Some(why) if pipeline.on_incompatible_schema == OnIncompatibleSchema::DeadLetter => {
-            tracing::warn!(table = lake.name(), why, "a schema does not fit the table, which stays as it is");
-            &own
+    match &opened {
+        OpenTable::Iceberg(iceberg) if iceberg.format_version() < table.format_version => {
+            waiting.until_reachable(|| upgrade(iceberg, table.format_version)).await?;
+            tracing::info!(table = lake.name(), format_version = table.format_version, "table upgraded in place");
         }
-        _ => wanted,
-    };
-    waiting.until_reachable(|| grow(&opened, &*lake, wanted, formats)).await?;
+        OpenTable::Iceberg(_) => {}
+        OpenTable::Delta(delta) => waiting.until_reachable(|| prepare(delta, &wanted.key)).await?,
+    }
     Ok(lake)
+}
+
+async fn prepare(table: &DeltaTable, key: &[String]) -> Result<()> {
+    for _ in 0..TRIES {
+        if settled(table, table.prepare(key).await).await? {
+            return Ok(());
+        }
+    }
+    Err(restless(table, "it was to be made one that firn writes"))
 }
 
 async fn upgrade(table: &IcebergTable, format_version: u8) -> Result<()> {
@@ -204,16 +204,6 @@ async fn upgrade(table: &IcebergTable, format_version: u8) -> Result<()> {
         }
     }
     Err(restless(table, "its format version was to be upgraded"))
-}
-
-/// Changes the table's columns to hold `wanted` too.
-async fn grow(opened: &OpenTable, table: &dyn LakeTable, wanted: &TableSchema, formats: &[TableFormat]) -> Result<()> {
-    for _ in 0..TRIES {
-        if settled(table, opened.evolve_schema(wanted, formats).await).await? {
-            return Ok(());
-        }
-    }
-    Err(restless(table, "its schema was to grow"))
 }
 
 /// Whether a change of the table's metadata was committed. Where it is not known, or somebody else came first, the table

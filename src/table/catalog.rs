@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::LakeTable;
 use super::delta::{DeltaCatalog, DeltaTable};
 use super::iceberg::{CatalogHandle, IcebergTable, TableSpec};
-use super::{LakeTable, Outcome};
-use crate::core::schema::{TableFormat, TableSchema};
+use crate::core::schema::TableFormat;
 use crate::error::Result;
 
 /// A catalog of tables.
@@ -105,15 +105,6 @@ impl OpenTable {
             OpenTable::Iceberg(table) if table.format_version() >= 3 => TableFormat::IcebergV3,
             OpenTable::Iceberg(_) => TableFormat::IcebergV2,
             OpenTable::Delta(_) => TableFormat::Delta,
-        }
-    }
-
-    /// Changes the table's columns to hold `wanted` too, as [`crate::core::schema::evolve`] says for tables of these
-    /// formats. Where nothing changes, nothing is committed.
-    pub async fn evolve_schema(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Outcome {
-        match self {
-            OpenTable::Iceberg(table) => table.evolve_schema(wanted, formats).await,
-            OpenTable::Delta(table) => table.evolve_schema(wanted, formats).await,
         }
     }
 }

@@ -19,7 +19,7 @@ pub use self::catalog::{Catalog, OpenTable};
 use crate::Result;
 use crate::core::history::{SnapshotId, View};
 use crate::core::offsets::Vector;
-use crate::core::schema::TableSchema;
+use crate::core::schema::{SchemaChange, TableSchema};
 use crate::error::Error;
 pub use crate::files::WrittenFile;
 
@@ -58,8 +58,11 @@ pub struct FileRows {
 /// New rows to write, in the order in which the commit's plan lists them.
 #[derive(Debug, Clone)]
 pub struct NewRows {
-    /// Batches in the table's Arrow schema; row numbers count through all of them.
+    /// Batches whose columns are the table's by name, in whatever order and in types that fit; what one lacks is null. Row
+    /// numbers count through all of them.
     pub batches: Vec<RecordBatch>,
+    /// They are written for the columns that the table has after this change, which the commit is to make.
+    pub schema_change: Option<Arc<SchemaChange>>,
 }
 
 /// Everything that enters a table in one atomic snapshot.
@@ -73,6 +76,9 @@ pub struct Change {
     pub files: Vec<WrittenFile>,
     /// Rows that are gone, per data file of the base snapshot, beyond what the base already deletes.
     pub superseded: Vec<(Arc<str>, RoaringBitmap)>,
+    /// What becomes of the table's columns, all at once with the rest; refused where they are not those that it was planned
+    /// on.
+    pub schema_change: Option<Arc<SchemaChange>>,
     /// V as of this commit, full.
     pub vector: Vector,
     /// The wall clock in milliseconds since 1970-01-01; the snapshot's timestamp is never before its parent's.

@@ -13,6 +13,7 @@ use crate::core::history::{Ancestor, Anchor, History, SnapshotId, View, WalkEnd}
 use crate::core::mutant::Mutants;
 use crate::core::offsets::Vector;
 use crate::core::plan::merge_deletes;
+use crate::core::schema::{SchemaChange, TableSchema};
 
 /// A data file of a snapshot.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct ModelSnapshot<T> {
     pub timestamp_ms: i64,
     pub attempt: Option<String>,
     pub vector: Option<Vector>,
+    /// The table's columns when it was committed.
+    pub schema: Arc<TableSchema>,
     pub files: BTreeMap<Arc<str>, ModelFile<T>>,
 }
 
@@ -52,6 +55,9 @@ pub struct ModelSnapshot<T> {
 #[derive(Debug, Clone)]
 pub struct ModelChange<T> {
     pub base: Option<SnapshotId>,
+    /// The table's columns as the writer knows them; the commit is refused where they are others.
+    pub columns: Arc<TableSchema>,
+    pub schema_change: Option<Arc<SchemaChange>>,
     /// Absent for a foreign writer.
     pub attempt: Option<String>,
     pub vector: Option<Vector>,
@@ -69,20 +75,36 @@ pub struct Model<T> {
     next_id: SnapshotId,
     sequence: i64,
     anchor: Option<Anchor>,
+    schema: Arc<TableSchema>,
+    last_field_id: i32,
     mutants: Mutants,
 }
 
-impl<T> Default for Model<T> {
-    fn default() -> Self {
-        Model::new(Mutants::default())
-    }
-}
-
 impl<T> Model<T> {
-    /// A table without a snapshot.
+    /// A table with these columns, without a snapshot.
     #[must_use]
-    pub fn new(mutants: Mutants) -> Self {
-        Model { snapshots: BTreeMap::new(), current: None, next_id: 1, sequence: 0, anchor: None, mutants }
+    pub fn new(schema: TableSchema, mutants: Mutants) -> Self {
+        let last_field_id = schema.highest_id();
+        let (snapshots, schema) = (BTreeMap::new(), Arc::new(schema));
+        Model { snapshots, current: None, next_id: 1, sequence: 0, anchor: None, schema, last_field_id, mutants }
+    }
+
+    /// The table's columns.
+    #[must_use]
+    pub fn schema(&self) -> &Arc<TableSchema> {
+        &self.schema
+    }
+
+    /// The highest number that a column ever had.
+    #[must_use]
+    pub fn last_field_id(&self) -> i32 {
+        self.last_field_id
+    }
+
+    /// Changes the columns without a snapshot, as other engines do. Numbers of columns are never given out again.
+    pub fn set_schema(&mut self, schema: Arc<TableSchema>) {
+        self.last_field_id = self.last_field_id.max(schema.highest_id());
+        self.schema = schema;
     }
 
     /// The current snapshot.
@@ -103,11 +125,18 @@ impl<T> Model<T> {
         self.anchor.as_ref()
     }
 
-    /// Makes `change` the next snapshot, if its base is the current one. Superseded positions of files that are not live
+    /// Makes `change` the next snapshot, if its base and its columns are the current ones. Superseded positions of files that are not live
     /// are the caller's mistake and are ignored, as readers ignore them.
     pub fn commit(&mut self, change: ModelChange<T>) -> Option<Arc<ModelSnapshot<T>>> {
-        if change.base != self.current {
+        let unplanned = |planned: &Arc<SchemaChange>| planned.from != self.schema;
+        if change.base != self.current
+            || change.columns != self.schema
+            || change.schema_change.as_ref().is_some_and(unplanned)
+        {
             return None;
+        }
+        if let Some(planned) = &change.schema_change {
+            self.set_schema(planned.to.clone());
         }
         let parent = self.current().cloned();
         let mut files = parent.as_ref().map(|p| p.files.clone()).unwrap_or_default();
@@ -131,6 +160,7 @@ impl<T> Model<T> {
             timestamp_ms: change.now_ms.max(earliest),
             attempt: change.attempt,
             vector: change.vector,
+            schema: self.schema.clone(),
             files,
         });
         self.next_id += 1;
@@ -192,7 +222,8 @@ impl<T> Model<T> {
             updated_ms: current.map_or(0, |s| s.timestamp_ms),
             history: History { ancestors, end, anchor: self.anchor.clone() },
             pipeline: None,
-            key: Vec::new(),
+            schema: self.schema.clone(),
+            last_field_id: self.last_field_id,
         }
     }
 

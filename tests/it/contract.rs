@@ -22,6 +22,8 @@ pub type Row = (i64, String, i64);
 pub trait Lake: Send + Sync {
     /// Creates a table with the columns of [`schema`]; partitioned by venue if asked for.
     async fn create(&self, name: &str, by_venue: bool) -> Arc<dyn LakeTable>;
+    /// Creates a table with these columns.
+    async fn create_with(&self, name: &str, schema: TableSchema) -> Arc<dyn LakeTable>;
     /// Another handle on the same table.
     async fn open(&self, name: &str) -> Arc<dyn LakeTable>;
     /// The table's rows, sorted, read by a scan that knows nothing of the writer.
@@ -112,7 +114,7 @@ impl Writer {
         ];
         let schema = Arc::new(to_arrow(&self.table.schema()));
         let batch = RecordBatch::try_new(schema, columns).unwrap();
-        let files = self.table.write(&attempt, NewRows { batches: vec![batch] }).await.unwrap();
+        let files = self.table.write(&attempt, NewRows { batches: vec![batch], schema_change: None }).await.unwrap();
         (attempt, files)
     }
 
@@ -131,6 +133,7 @@ impl Writer {
             pipeline: "p1".into(),
             files,
             superseded: superseded.into_iter().collect(),
+            schema_change: None,
             vector: vector(self.offset),
             now_ms: self.now_ms,
             reason: None,
@@ -233,6 +236,7 @@ pub async fn check(lake: &dyn Lake) {
     keys_move_between_partitions(lake).await;
     a_clock_behind_the_parent_is_no_obstacle(lake).await;
     every_snapshot_stays_readable(lake).await;
+    crate::columns::check(lake).await;
 }
 
 async fn rows_come_back(lake: &dyn Lake) {
@@ -240,7 +244,7 @@ async fn rows_come_back(lake: &dyn Lake) {
     let view = writer.table.load(None).await.unwrap();
     assert_eq!((view.snapshot, view.history.vector(None)), (None, VectorRead::Never));
     assert_eq!(view.pipeline.as_deref(), Some("p1"));
-    assert_eq!(view.key, ["id"]);
+    assert_eq!(view.schema.key, ["id"]);
 
     let view = writer.apply(&[(1, "x", 1), (2, "y", 2), (3, "x", 3)], &[]).await;
     assert_eq!(found(&view), 3);

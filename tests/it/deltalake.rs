@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use firn::core::history::VectorRead;
-use firn::core::schema::{Field, TableFormat, TableSchema, Type, to_arrow};
+use firn::core::schema::{Field, TableSchema, Type, to_arrow};
 use firn::table::delta::{DeltaCatalog, DeltaConfig};
 use firn::table::iceberg::TableSpec;
 use firn::table::{Change, FileRows, LakeTable, NewRows};
@@ -88,7 +88,7 @@ impl Lake {
     /// A writer that takes the table as it is now.
     async fn open(&self, name: &'static str) -> Writer {
         let table = self.catalog.load_table(&["market".into()], "t").await.unwrap().expect("the table is there");
-        committed(table.evolve_schema(&schema(), &[TableFormat::Delta]).await);
+        committed(table.prepare(&schema().key).await);
         let mut writer = Writer::new(Arc::new(table), name);
         let view = writer.catch_up().await;
         if let VectorRead::Found(_) = view.history.vector(None) {
@@ -171,7 +171,7 @@ async fn firn_upserts_into_tables_that_deltalake_made() {
         lake.ask(json!({"op": "delete", "where": "id = 21"}));
         let mut writer = lake.open("a").await;
         assert_eq!(writer.rows().len(), 21);
-        assert_eq!(writer.table.load(None).await.unwrap().key, ["id"], "the key is noted");
+        assert_eq!(writer.table.load(None).await.unwrap().schema.key, ["id"], "the key is noted");
         writer.offset = 100;
         writer.apply(&[(3, "x", 300), (4, "new", 400), (50, "x", 50)], &[7, 20]).await;
         writer.apply(&[(3, "x", 301)], &[]).await;
@@ -282,13 +282,14 @@ async fn every_type_is_read_as_it_was_written() {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     let reader = arrow::json::ReaderBuilder::new(Arc::new(to_arrow(&table.schema())));
     let batch = reader.build(text.as_bytes()).unwrap().next().unwrap().unwrap();
-    let files = table.write("a-1", NewRows { batches: vec![batch.clone()] }).await.unwrap();
+    let files = table.write("a-1", NewRows { batches: vec![batch.clone()], schema_change: None }).await.unwrap();
     let change = Change {
         base: None,
         attempt: "a-1".into(),
         pipeline: "p1".into(),
         files,
         superseded: Vec::new(),
+        schema_change: None,
         vector: crate::contract::vector(2),
         now_ms: 1_790_000_000_000,
         reason: None,

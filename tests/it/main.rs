@@ -8,6 +8,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod columns;
 mod contract;
 mod dead_letters;
 mod delta;
@@ -16,6 +17,7 @@ mod evolve;
 mod formats;
 mod hostile;
 mod iceberg;
+mod live;
 mod memory;
 mod observe;
 mod query;

@@ -51,10 +51,16 @@ pub enum Fault {
     ExpiredIndex,
     /// A process starts from a saved index whose tag names another table.
     OtherIndex,
+    /// The columns change with the rows that need it.
+    ColumnsChanged,
+    /// Such a commit is refused, because the table moved first.
+    ColumnsConflict,
+    /// Another engine adds a column.
+    ForeignColumn,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 27] = [
+    pub const ALL: [Fault; 30] = [
         Fault::Gap,
         Fault::TrailingMarker,
         Fault::LateEvent,
@@ -82,6 +88,9 @@ impl Fault {
         Fault::StaleIndex,
         Fault::ExpiredIndex,
         Fault::OtherIndex,
+        Fault::ColumnsChanged,
+        Fault::ColumnsConflict,
+        Fault::ForeignColumn,
     ];
 }
 

@@ -11,6 +11,7 @@
     reason = "a test"
 )]
 
+mod columns;
 mod faults;
 mod oracle;
 mod random;
@@ -173,19 +174,22 @@ fn the_promise_holds_at_every_snapshot() {
 /// A planted fault, what it stands for (a failure that others shipped, or a rule of the design), and the number of seeds,
 /// from the first on, within which it must be found. The limits follow from how many of 4000 seeds find the fault: at
 /// that rate it would survive them less than once in a million such simulations.
-const FOUND_WITHIN: [(Mutant, &str, u64); 12] = [
+const FOUND_WITHIN: [(Mutant, &str, u64); 15] = [
     (Mutant::CommitAgain, "B4", 400),
     (Mutant::PutPosition, "C1", 25),
-    (Mutant::ForgetAnchor, "C4", 310),
+    (Mutant::ForgetAnchor, "C4", 380),
     (Mutant::TrustSeek, "C7", 35),
     (Mutant::StoreLast, "C13", 3),
     (Mutant::DropOldDeletes, "G4", 20),
-    (Mutant::UnfencedZombie, "A10", 110),
+    (Mutant::UnfencedZombie, "A10", 145),
     (Mutant::PartialVector, "rule 4", 5),
     (Mutant::CurrentSnapshotOnly, "rule 5", 60),
     (Mutant::KeepPlan, "rule 9", 40),
     (Mutant::CountInPlanOrder, "rule 12", 25),
-    (Mutant::OnePosition, "rule 13", 30),
+    (Mutant::OnePosition, "rule 13", 35),
+    (Mutant::ForgetColumns, "rule 9", 45),
+    (Mutant::StaleFieldIds, "D2", 145),
+    (Mutant::RowsBeforeColumns, "one commit", 6),
 ];
 
 #[test]

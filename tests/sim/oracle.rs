@@ -10,6 +10,7 @@ use firn::core::fold::Semantics;
 use firn::core::offsets::{PartitionId, Vector};
 use firn::table::model::{Model, ModelSnapshot};
 
+use crate::columns::{Stored, check_row};
 use crate::world::{PARTITIONS, Record, TOPIC};
 
 /// A row, by where it comes from.
@@ -49,10 +50,17 @@ impl Oracle {
         Oracle { semantics, expected: BTreeMap::new(), checked: 0 }
     }
 
-    pub fn check(&mut self, snapshot: &ModelSnapshot<Row>, log: &[Vec<Record>]) -> Result<(), String> {
+    pub fn check(&mut self, snapshot: &ModelSnapshot<Stored>, log: &[Vec<Record>]) -> Result<(), String> {
         self.checked += 1;
         let parent = snapshot.parent.map(|p| self.expected[&p].clone()).unwrap_or_default();
-        let mut actual: Vec<Row> = snapshot.files.values().flat_map(|f| f.live().map(|(_, r)| r.clone())).collect();
+        let live = || snapshot.files.values().flat_map(|f| f.live().map(|(_, stored)| stored));
+        for stored in live() {
+            let (partition, offset) = stored.row.source;
+            let of_partition = usize::try_from(partition).ok().and_then(|p| log.get(p));
+            let schema = of_partition.map_or(0, |log| log[log.partition_point(|r| r.offset < offset)].schema);
+            check_row(stored, schema, &snapshot.schema).map_err(|e| format!("snapshot {}: {e}", snapshot.id))?;
+        }
+        let mut actual: Vec<Row> = live().map(|stored| stored.row.clone()).collect();
         actual.sort();
         let Some(vector) = &snapshot.vector else {
             // What a foreign writer did is right by definition.
@@ -91,6 +99,20 @@ impl Oracle {
         Ok(())
     }
 
+    /// The schemas of the events that a snapshot brought.
+    pub fn schemas_of(&self, snapshot: &ModelSnapshot<Stored>, log: &[Vec<Record>]) -> Vec<usize> {
+        let before = snapshot.parent.and_then(|parent| self.expected.get(&parent)).and_then(|e| e.vector.as_ref());
+        let mut schemas = Vec::new();
+        for partition in 0..PARTITIONS {
+            let id = PartitionId { topic: TOPIC.into(), partition };
+            let from = before.and_then(|v| v.next(&id)).unwrap_or(0);
+            let next = snapshot.vector.as_ref().and_then(|v| v.next(&id)).unwrap_or(0);
+            let events = log[partition as usize].iter().filter(|r| !r.bad && r.op == Op::Upsert);
+            schemas.extend(events.filter(|r| r.offset >= from && r.offset < next).map(|r| r.schema));
+        }
+        schemas
+    }
+
     fn apply(&self, rows: &mut Vec<Row>, row: Row, op: Op) {
         if self.semantics == Semantics::Append {
             if op == Op::Upsert {
@@ -109,13 +131,13 @@ impl Oracle {
     }
 
     /// The true V of the current snapshot.
-    pub fn current_vector(&self, table: &Model<Row>) -> Vector {
+    pub fn current_vector(&self, table: &Model<Stored>) -> Vector {
         let current = table.current().and_then(|s| self.expected.get(&s.id));
         current.and_then(|e| e.vector.clone()).unwrap_or_else(|| Vector::new("cluster"))
     }
 
     /// Whether V cannot be shown from what the table retains.
-    pub fn is_lost(&self, table: &Model<Row>) -> bool {
+    pub fn is_lost(&self, table: &Model<Stored>) -> bool {
         if table.ancestry().any(|s| s.vector.is_some()) {
             return false;
         }

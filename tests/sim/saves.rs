@@ -28,6 +28,7 @@ impl Saves {
             key_types: vec![],
             encoding_version: ENCODING_VERSION,
             order_field: None,
+            order_class: None,
             slice: None,
             secret: [0, 0],
             files: state.files.iter().map(|(number, path)| (*number, path.to_string())).collect(),

@@ -1,19 +1,21 @@
 //! The world around the writers: the log, the group, the table, and everything that goes wrong.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use firn::core::change::{Chunk, Key, NO_ROW, Op, Run};
+use firn::core::change::{Asks, Chunk, Key, NO_ROW, Op, Run};
 use firn::core::fold::Semantics;
 use firn::core::key_index::KeyWidth;
 use firn::core::mutant::{Mutant, Mutants};
 use firn::core::offsets::{Epoch, PartitionId, Start, Vector};
+use firn::core::schema::{SchemaChange, TableSchema};
 use firn::core::writer::{
     Action, CommitOrder, Event, Outcome, PlacedFile, Placement, ResolvedStart, Topology, Writer, WriterConfig,
 };
 use firn::table::model::{Model, ModelChange, ModelSnapshot};
 use roaring::RoaringBitmap;
 
+use crate::columns::{self, FORMATS, SCHEMAS, Stored};
 use crate::faults::{Fault, Faults};
 use crate::oracle::{Oracle, Row};
 use crate::random::Random;
@@ -33,6 +35,8 @@ pub struct Record {
     pub order: i64,
     /// A rejected record: it moves the position and is no event.
     pub bad: bool,
+    /// The schema that it was written with.
+    pub schema: usize,
 }
 
 /// One process: a writer, what it waits for, and what its source has queued.
@@ -47,16 +51,23 @@ pub struct Process {
     /// What the group gave it, as far as it knows.
     assigned: Vec<i32>,
     /// The table's state at the last load.
-    loaded: Option<Arc<ModelSnapshot<Row>>>,
+    loaded: Option<Arc<ModelSnapshot<Stored>>>,
+    /// Its columns then.
+    table_columns: Arc<TableSchema>,
+    /// The columns in which it gathers rows, and the schemas that it knows.
+    columns: Arc<TableSchema>,
+    known: [bool; SCHEMAS],
+    /// A schema that a record names and that it does not know yet.
+    unknown: Option<usize>,
     /// The files written for the plan in flight, with their rows.
-    written: BTreeMap<Arc<str>, Arc<Vec<Row>>>,
+    written: BTreeMap<Arc<str>, Arc<Vec<Stored>>>,
     /// Asleep: it acts no more until it is woken, but the group has moved its partitions.
     asleep: bool,
 }
 
 /// A commit request that the catalog has received and not processed yet.
 struct Delayed {
-    change: ModelChange<Row>,
+    change: ModelChange<Stored>,
 }
 
 pub struct World {
@@ -70,7 +81,11 @@ pub struct World {
     pub processes: Vec<Process>,
     /// Which process the group lets read each partition.
     owners: Vec<usize>,
-    pub table: Model<Row>,
+    pub table: Model<Stored>,
+    /// What each schema would make of the table.
+    wanted: Vec<Arc<TableSchema>>,
+    /// Schemas up to this one have come up.
+    newest: usize,
     pub oracle: Oracle,
     delayed: Vec<Delayed>,
     saves: Saves,
@@ -107,7 +122,9 @@ impl World {
             ends: vec![0; PARTITIONS as usize],
             processes: Vec::new(),
             owners: vec![0; PARTITIONS as usize],
-            table: Model::new(mutants),
+            table: Model::new(columns::wanted(0), mutants),
+            wanted: (0..SCHEMAS).map(|schema| Arc::new(columns::wanted(schema))).collect(),
+            newest: 0,
             oracle: Oracle::new(semantics),
             delayed: Vec::new(),
             saves: Saves::default(),
@@ -143,12 +160,24 @@ impl World {
             semantics: self.semantics,
             key_width: KeyWidth::Exact,
             key: Vec::new(),
+            formats: FORMATS.to_vec(),
             interval_ms: 10_000,
             max_rows: 5 + self.random.below(30),
             max_bytes: 1 << 20,
             mutants: self.mutants,
         };
+        let table_columns = self.table.schema().clone();
+        // The newest schema is known from the start; others come up in the log.
+        let (mut known, mut gathered) = ([false; SCHEMAS], table_columns.clone());
+        if self.random.chance(2) {
+            known[self.newest] = true;
+            gathered = columns::grown(&gathered, self.newest);
+        }
         Process {
+            table_columns,
+            columns: gathered,
+            known,
+            unknown: None,
             writer: Writer::new(config),
             pending: VecDeque::new(),
             reading: BTreeMap::new(),
@@ -231,6 +260,8 @@ impl World {
         let base = self.table.current().map(|s| s.id);
         let change = ModelChange {
             base,
+            columns: self.table.schema().clone(),
+            schema_change: None,
             attempt: Some(format!("operator-{}", self.decisions)),
             vector: Some(vector),
             added: vec![],
@@ -304,7 +335,11 @@ impl World {
                 self.orders * 1_000_000 + self.orders
             };
             let bad = self.random.chance(25);
-            self.log[partition].push(Record { offset, key, op, order, bad });
+            if self.newest + 1 < SCHEMAS && self.random.chance(12) {
+                self.newest += 1;
+            }
+            let schema = self.random.below(self.newest + 1);
+            self.log[partition].push(Record { offset, key, op, order, bad, schema });
             self.ends[partition] = offset + 1;
             if self.random.chance(6) {
                 self.ends[partition] += 1;
@@ -320,8 +355,15 @@ impl World {
         if self.processes[number].asleep || self.processes[number].queue.len() > 6 {
             return;
         }
-        let partitions: Vec<i32> = self.processes[number].reading.keys().copied().collect();
+        let process = &mut self.processes[number];
+        if let Some(schema) = process.unknown.take() {
+            // The registry has answered: the columns grow between two chunks.
+            process.columns = columns::grown(&process.columns, schema);
+            process.known[schema] = true;
+        }
+        let partitions: Vec<i32> = process.reading.keys().copied().collect();
         let mut chunk = empty_chunk();
+        chunk.asks.names = process.columns.clone();
         for partition in partitions {
             if self.random.chance(2) {
                 self.read_run(number, partition, &mut chunk);
@@ -343,8 +385,15 @@ impl World {
         let most = 1 + self.random.below(8);
         let log = &self.log[partition as usize];
         let first = log.partition_point(|r| r.offset < position);
-        let records: Vec<Record> = log[first..].iter().take(most).cloned().collect();
+        let known = self.processes[number].known;
+        let waits = |r: &&Record| !r.bad && r.op == Op::Upsert && !known[r.schema];
+        let unknown = log[first..].iter().take(most).find(waits).map(|r| (r.offset, r.schema));
+        let before = |r: &&Record| unknown.is_none_or(|(offset, _)| r.offset < offset);
+        let records: Vec<Record> = log[first..].iter().take(most).take_while(before).cloned().collect();
+        // A record of a schema that is not known waits, and those behind it.
+        self.processes[number].unknown = self.processes[number].unknown.or(unknown.map(|(_, schema)| schema));
         let mut events = 0;
+        let mut schemas = BTreeSet::new();
         for record in records.iter().filter(|r| !r.bad) {
             if self.semantics == Semantics::Append && record.op != Op::Upsert {
                 continue;
@@ -356,8 +405,14 @@ impl World {
             // Rows are named by where they come from: the row number is the index of the event.
             let row = chunk.row_of.len() as u32;
             chunk.row_of.push(if record.op == Op::Upsert { row } else { NO_ROW });
+            if record.op == Op::Upsert {
+                schemas.insert(record.schema);
+            }
             events += 1;
         }
+        let run = chunk.runs.len() as u32;
+        chunk.asks.of_runs.extend(schemas.into_iter().map(|schema| (run, self.wanted[schema].clone())));
+        let log = &self.log[partition as usize];
         let at_end = first + records.len() == log.len();
         let next = match records.last() {
             _ if at_end => end,
@@ -432,11 +487,15 @@ impl World {
             Action::Load { since, .. } => {
                 let view = self.table.view(TABLE, since);
                 self.processes[number].loaded = self.table.current().cloned();
+                self.processes[number].table_columns = self.table.schema().clone();
                 self.feed(number, Event::Loaded(Box::new(view)));
             }
             Action::Follow { since } => self.follow(number, since),
             Action::ResolveStarts { topics, partitions } => self.resolve(number, &topics, partitions),
-            Action::Write { attempt, batch, plan } => self.write(number, &attempt, &batch, &plan),
+            Action::Write { attempt, batch, plan, schema_change } => {
+                let to = schema_change.map_or_else(|| self.processes[number].table_columns.clone(), |c| c.to.clone());
+                self.write(number, &attempt, (&batch, &plan), &to);
+            }
             Action::Inspect => self.feed(number, Event::Topics(topology())),
             Action::Commit(order) => self.answer_commit(number, order, faulty),
             Action::Open { .. } | Action::Landed(_) | Action::Stop(_) => unreachable!("handled when given out"),
@@ -450,7 +509,7 @@ impl World {
         let files = to.map(|s| s.files.clone()).unwrap_or_default();
         self.feed(number, Event::Diff { whole: diff.whole, removed: diff.removed, deletes: diff.deletes });
         for file in diff.added {
-            let live: Vec<(u32, Row)> = files[&file.path].live().map(|(p, r)| (p, r.clone())).collect();
+            let live: Vec<(u32, Row)> = files[&file.path].live().map(|(p, r)| (p, r.row.clone())).collect();
             let keys = live.iter().map(|(_, r)| key(r.key)).collect();
             let positions = live.iter().map(|(p, _)| *p).collect();
             let orders = live.iter().map(|(_, r)| r.order).collect();
@@ -471,13 +530,14 @@ impl World {
         &mut self,
         number: usize,
         attempt: &str,
-        batch: &firn::core::batch::Batch<()>,
-        plan: &firn::core::plan::Plan,
+        (batch, plan): (&firn::core::batch::Batch<()>, &firn::core::plan::Plan),
+        to: &TableSchema,
     ) {
         let mut rows = Vec::new();
         for part in &plan.append {
             let chunk = &batch.chunks[part.chunk].chunk;
-            rows.extend(part.rows.iter().map(|&row| self.row(chunk, row as usize)));
+            let newest = batch.chunks.last().map_or(&chunk.asks.names, |newest| &newest.chunk.asks.names);
+            rows.extend(part.rows.iter().map(|&row| self.row(chunk, row as usize, newest, to)));
         }
         let mut lists: Vec<Vec<u32>> = vec![Vec::new(), Vec::new()];
         let sorted = self.random.chance(2);
@@ -495,7 +555,7 @@ impl World {
         let mut placed = Vec::new();
         for (n, list) in lists.into_iter().enumerate().filter(|(_, l)| !l.is_empty()) {
             let path: Arc<str> = format!("{attempt}-{n}").into();
-            let content: Vec<Row> = list.iter().map(|&row| rows[row as usize].clone()).collect();
+            let content: Vec<Stored> = list.iter().map(|&row| rows[row as usize].clone()).collect();
             self.processes[number].written.insert(path.clone(), Arc::new(content));
             let records = list.len() as u32;
             let rows = if sorted { Placement::List(list) } else { Placement::Range { start: 0 } };
@@ -504,8 +564,8 @@ impl World {
         self.feed(number, Event::Written(placed));
     }
 
-    /// The row of an event, by its place in the log.
-    fn row(&self, chunk: &Chunk<()>, event: usize) -> Row {
+    /// The row of an event, by its place in the log, in the columns of a file.
+    fn row(&self, chunk: &Chunk<()>, event: usize, newest: &TableSchema, to: &TableSchema) -> Stored {
         let mut first = 0;
         for run in &chunk.runs {
             first += run.events as usize;
@@ -513,7 +573,8 @@ impl World {
                 let offset = chunk.offsets[event];
                 let log = &self.log[run.partition.partition as usize];
                 let record = &log[log.partition_point(|r| r.offset < offset)];
-                return Row::of(run.partition.partition, record);
+                let row = Row::of(run.partition.partition, record);
+                return columns::stored(row, record.schema, &chunk.asks.names, newest, to);
             }
         }
         unreachable!("every event belongs to a run")
@@ -523,6 +584,8 @@ impl World {
         let files = &self.processes[number].written;
         let change = ModelChange {
             base: order.base,
+            columns: self.processes[number].table_columns.clone(),
+            schema_change: order.schema_change,
             attempt: Some(order.attempt),
             vector: Some(order.vector),
             added: order.files.iter().map(|f| (f.path.clone(), files[&f.path].clone())).collect(),
@@ -572,10 +635,15 @@ impl World {
             }
             _ => {
                 let since = change.base;
+                let schema_change = change.schema_change.is_some();
                 if self.commit(change) {
+                    self.processes[number].table_columns = self.table.schema().clone();
                     Outcome::Committed(Box::new(self.table.view(TABLE, since)))
                 } else {
                     self.faults.count(Fault::Conflict);
+                    if schema_change {
+                        self.faults.count(Fault::ColumnsConflict);
+                    }
                     Outcome::Refused
                 }
             }
@@ -584,8 +652,12 @@ impl World {
     }
 
     /// Applies a change if its base is current, and checks the promise at the new snapshot.
-    fn commit(&mut self, change: ModelChange<Row>) -> bool {
+    fn commit(&mut self, change: ModelChange<Stored>) -> bool {
+        let schema_change = change.schema_change.clone();
         let Some(snapshot) = self.table.commit(change) else { return false };
+        if let Some(planned) = schema_change {
+            self.check_change(&snapshot, &planned);
+        }
         if let Some(trace) = &mut self.trace {
             trace.note(&snapshot);
         }
@@ -593,6 +665,16 @@ impl World {
             self.violate(text);
         }
         true
+    }
+
+    /// INV-21: columns change in the commit of the first rows that need it, never without them.
+    fn check_change(&mut self, snapshot: &ModelSnapshot<Stored>, planned: &SchemaChange) {
+        self.faults.count(Fault::ColumnsChanged);
+        let schemas = self.oracle.schemas_of(snapshot, &self.log);
+        let idle = columns::unneeded(planned, &schemas);
+        if !idle.is_empty() {
+            self.violate(format!("snapshot {}: nothing in the batch needs this: {idle:?}", snapshot.id));
+        }
     }
 
     pub fn apply_delayed(&mut self) {
@@ -609,8 +691,14 @@ impl World {
     pub fn foreign(&mut self) {
         let Some(current) = self.table.current().cloned() else { return };
         self.names += 1;
+        if self.random.chance(5) {
+            self.foreign_column();
+            return;
+        }
         let mut change = ModelChange {
             base: Some(current.id),
+            columns: self.table.schema().clone(),
+            schema_change: None,
             attempt: None,
             vector: None,
             added: vec![],
@@ -629,7 +717,7 @@ impl World {
             }
             1 if !paths.is_empty() => {
                 let inputs: Vec<Arc<str>> = paths.into_iter().filter(|_| self.random.chance(2)).collect();
-                let mut rows: Vec<Row> =
+                let mut rows: Vec<Stored> =
                     inputs.iter().flat_map(|p| current.files[p].live().map(|(_, r)| r.clone())).collect();
                 self.random.shuffle(&mut rows);
                 change.removed = inputs;
@@ -638,7 +726,7 @@ impl World {
             }
             2 => {
                 let number = self.random.below(6) as u64;
-                let rows = (0..1 + self.random.below(2)).map(|_| Row::foreign(number, self.names)).collect();
+                let rows = (0..1 + self.random.below(2)).map(|_| Stored::foreign(number, self.names)).collect();
                 change.added.push((format!("foreign-{}", self.names).into(), Arc::new(rows)));
                 self.faults.count(Fault::ForeignInsert);
             }
@@ -651,6 +739,17 @@ impl World {
             }
         }
         self.commit(change);
+    }
+
+    /// Another engine adds a column, without a snapshot: one of its own, or one that a schema asks for.
+    fn foreign_column(&mut self) {
+        let schema = self.random.below(SCHEMAS);
+        let schema = Some(schema).filter(|schema| *schema > 0);
+        let (table, last) = (self.table.schema(), self.table.last_field_id());
+        if let Some(next) = columns::foreign(table, last, schema, self.names) {
+            self.table.set_schema(Arc::new(next));
+            self.faults.count(Fault::ForeignColumn);
+        }
     }
 
     pub fn expire(&mut self) {
@@ -706,6 +805,7 @@ fn empty_chunk() -> Chunk<()> {
         orders: vec![],
         row_of: vec![],
         rows: (),
+        asks: Asks::default(),
         bytes: 1,
     }
 }

@@ -1,5 +1,7 @@
 //! JSON values, over the public face of the decoder.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::json::ReaderBuilder;
 use serde_json::{Value, json};
@@ -22,7 +24,7 @@ fn parse_with(schema: &str, imports: &[(&str, &str)]) -> Result<ValueSchema, Str
 fn decoder(schema: &ValueSchema, shape: &EventShape) -> Decoder {
     let table = schema.table_schema(None, shape, 2).unwrap();
     let mut decoder = Decoder::new(&table, shape, encode()).unwrap();
-    decoder.add_values(1, schema).unwrap();
+    decoder.add_values(1, &Arc::new(schema.clone())).unwrap();
     decoder
 }
 
@@ -350,6 +352,6 @@ fn other_schemas_of_a_topic_are_read_into_the_same_columns() {
     push(&mut decoder, 1, None, Some(&wire(2, b"\x04\x08avro")));
     assert_eq!(rows(&decoder.finish().unwrap().batch), ["1 \"json\"", "2 \"avro\""]);
     let other = parse(r#"{"type":"object","properties":{"id":{"type":"string"}},"required":["id"]}"#).unwrap();
-    let refused = decoder.add_values(3, &other).unwrap_err();
+    let refused = decoder.add_values(3, &Arc::new(other)).unwrap_err();
     assert!(matches!(&refused, Error::Decision(why) if why.contains("`id`: string cannot be read")), "{refused}");
 }

@@ -22,7 +22,7 @@ fn parse(schema: &str) -> Result<ValueSchema, String> {
 fn decoder(schema: &ValueSchema, shape: &EventShape) -> Decoder {
     let table = schema.table_schema(None, shape, 2).unwrap();
     let mut decoder = Decoder::new(&table, shape, encode()).unwrap();
-    decoder.add_values(1, schema).unwrap();
+    decoder.add_values(1, &std::sync::Arc::new(schema.clone())).unwrap();
     decoder
 }
 

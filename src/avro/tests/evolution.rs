@@ -226,3 +226,56 @@ fn whatever_tables_can_follow_the_decoder_reads_in_both_directions() {
     }
     assert!(possible > 1_000 && compared > 5_000, "{possible} changes, {compared} values");
 }
+
+/// A schema with an id, these fields, and nothing else.
+fn with_fields(fields: &str) -> String {
+    format!(r#"{{"type":"record","name":"R","fields":[{{"name":"id","type":"long"}}{fields}]}}"#)
+}
+
+fn parsed(text: &str) -> Arc<ValueSchema> {
+    Arc::new(ValueSchema::avro(text).unwrap())
+}
+
+#[test]
+fn columns_grow_while_events_are_read_and_old_schemas_go_into_them_too() {
+    let old = with_fields(r#",{"name":"n","type":"int"}"#);
+    let new = with_fields(r#",{"name":"m","aliases":["n"],"type":"long"},{"name":"t","type":["null","string"]}"#);
+    let shape = upsert(&["id"]);
+    let wanted = |text: &str| Arc::new(table_schema(text, None, &shape, 3).unwrap());
+    let mut decoder = Decoder::new(&wanted(&old), &shape, encode()).unwrap();
+    let formats = [TableFormat::IcebergV3];
+    decoder.grow(1, &parsed(&old), &wanted(&old), &formats).unwrap();
+    let (old_body, new_body) = (vec![2, 14], vec![4, 16, 2, 2, b'x']);
+    assert_eq!(push(&mut decoder, 0, None, Some(&wire(1, &old_body))), Pushed::Row);
+    let of_old = decoder.asks();
+    assert_eq!(decoder.wanted(of_old), Some(&wanted(&old)));
+    assert!(decoder.grow(2, &parsed(&new), &wanted(&new), &formats).is_err(), "not under rows that are not finished");
+    let before = decoder.finish().unwrap();
+    assert_eq!(before.batch.schema().field(1).name(), "n");
+
+    decoder.grow(2, &parsed(&new), &wanted(&new), &formats).unwrap();
+    for (id, body) in [(2, &new_body), (1, &old_body), (2, &new_body)] {
+        assert_eq!(push(&mut decoder, 0, None, Some(&wire(id, body))), Pushed::Row, "nothing is asked for again");
+        assert_eq!(decoder.wanted(decoder.asks()), Some(&wanted(if id == 1 { &old } else { &new })));
+    }
+    assert_ne!(decoder.asks(), of_old);
+    let after = decoder.finish().unwrap().batch;
+    assert_eq!(after.schema().fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["id", "m", "t"]);
+    assert_eq!(after.column(1).as_primitive::<Int64Type>().values()[..], [8, 7, 8]);
+    assert_eq!(after.column(2).null_count(), 1);
+}
+
+#[test]
+fn an_order_column_becomes_wider_only_where_its_values_keep_their_order() {
+    let n = |kind: &str| with_fields(&format!(r#",{{"name":"n","type":"{kind}"}}"#));
+    let shape = EventShape { order_by: Some("n".into()), ..upsert(&["id"]) };
+    let wanted = |text: &str| Arc::new(table_schema(text, None, &shape, 3).unwrap());
+    let decoder = || Decoder::new(&wanted(&n("int")), &shape, encode()).unwrap();
+    let formats = [TableFormat::Delta];
+    decoder().grow(2, &parsed(&n("long")), &wanted(&n("long")), &formats).unwrap();
+    let refused = decoder().grow(2, &parsed(&n("double")), &wanted(&n("double")), &formats).unwrap_err().to_string();
+    assert!(refused.contains("column n is int in the table and cannot become double"), "{refused}");
+    // Where it orders nothing, it may.
+    let mut plain = Decoder::new(&wanted(&n("int")), &upsert(&["id"]), encode()).unwrap();
+    plain.grow(2, &parsed(&n("double")), &wanted(&n("double")), &formats).unwrap();
+}

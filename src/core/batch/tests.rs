@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::change::Asks;
 use crate::core::change::Key;
 
 fn chunk(events: usize) -> Arc<Chunk<()>> {
@@ -10,6 +11,7 @@ fn chunk(events: usize) -> Arc<Chunk<()>> {
         orders: Vec::new(),
         row_of: Vec::new(),
         rows: (),
+        asks: Asks::default(),
         bytes: 100,
     })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::*;
+use crate::core::change::Asks;
 use crate::core::key_index::KeyWidth;
 use crate::core::offsets::PartitionId;
 
@@ -97,6 +98,7 @@ fn batch(first: usize, events: &[Given], size: usize) -> Batch<()> {
             orders: part.iter().map(|e| e.order).collect(),
             row_of: (0..).zip(part).map(|(row, e)| if e.op == Op::Upsert { row } else { NO_ROW }).collect(),
             rows: (),
+            asks: Asks::default(),
             bytes: 1,
         };
         let all = std::iter::once(0..part.len() as u32).collect();

@@ -40,6 +40,9 @@ pub struct SavedTag {
     pub encoding_version: u32,
     /// Id of the column that orders a key's events.
     pub order_field: Option<i32>,
+    /// Which order values it has, see [`crate::core::order::class`].
+    #[serde(default)]
+    pub order_class: Option<String>,
     /// Which keys the index is limited to; none: it has the whole table.
     pub slice: Option<String>,
     /// The secret with which keys were encoded.

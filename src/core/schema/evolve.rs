@@ -55,6 +55,8 @@ pub struct Evolution {
     pub changes: Vec<Difference>,
     /// The table's columns with every change made that is possible. New columns are numbered.
     pub schema: TableSchema,
+    /// The highest id that was given out so far.
+    pub last_id: i32,
 }
 
 impl Evolution {
@@ -72,11 +74,11 @@ impl Evolution {
 pub fn evolve(table: &TableSchema, wanted: &TableSchema, formats: &[TableFormat], last_id: i32) -> Evolution {
     let mut growth = Growth { formats, next: last_id, changes: Vec::new() };
     let mut fields = growth.fields(&table.fields, &wanted.fields, "");
-    let mut changes = growth.changes;
+    let (mut changes, last_id) = (growth.changes, growth.next);
     for name in &table.key {
         keep_key(name, table, wanted, &mut fields, &mut changes);
     }
-    Evolution { changes, schema: TableSchema { fields, key: table.key.clone() } }
+    Evolution { changes, schema: TableSchema { fields, key: table.key.clone() }, last_id }
 }
 
 /// A key column keeps its name and its type, and is never null: with another one, events and tombstones under way would

@@ -1,12 +1,14 @@
 //! The columns of a table, without any format's spelling of them.
 
 mod arrow;
+mod change;
 mod evolve;
 mod names;
 mod promote;
 mod verdict;
 
 pub use self::arrow::{FIELD_ID_KEY, field_id, other_names, to_arrow};
+pub use self::change::{Asked, SchemaChange, plan_change};
 pub use self::evolve::{Difference, Evolution, evolve};
 pub use self::names::{Named, check_names, learn_names, matches};
 pub use self::promote::{TableFormat, same_type};
@@ -87,6 +89,21 @@ impl TableSchema {
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|f| f.name == name)
+    }
+
+    /// The highest id of a field, at any depth; 0 where none is numbered.
+    #[must_use]
+    pub fn highest_id(&self) -> i32 {
+        fn of<'f>(fields: impl IntoIterator<Item = &'f Field>) -> i32 {
+            let below = |kind: &Type| match kind {
+                Type::Struct(fields) => of(fields),
+                Type::List(element) => of([&**element]),
+                Type::Map(key, value) => of([&**key, &**value]),
+                _ => 0,
+            };
+            fields.into_iter().map(|f| f.id.max(below(&f.kind))).max().unwrap_or(0)
+        }
+        of(&self.fields)
     }
 
     /// Gives every field an id from 1, all of one level before the next, as Iceberg's own writers do.

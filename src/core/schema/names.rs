@@ -1,6 +1,6 @@
 //! Which column a field of an event is: by its name, by a name that the column had, or by the field's aliases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Field, TableSchema, Type};
 
@@ -106,29 +106,62 @@ fn check_level(fields: &[Field], within: &str, depth: usize) -> Result<(), Strin
 /// Notes on the table's columns the other names under which `wanted` knows them, at every depth: events of older schemas
 /// carry those names.
 pub fn learn_names(table: &mut TableSchema, wanted: &TableSchema) {
-    learn(&mut table.fields, &wanted.fields);
+    let note = |columns: &mut [Field], wanted: &[Field], places: &[Option<usize>]| {
+        note_names(columns, wanted, places, |field| std::iter::once(&field.name).chain(&field.aliases));
+    };
+    each_level(&mut table.fields, &wanted.fields, &note);
 }
 
-fn learn(columns: &mut [Field], wanted: &[Field]) {
-    let names: Vec<Named<'_>> = wanted.iter().map(Named::from).collect();
-    let places = matches(&columns.iter().map(Named::from).collect::<Vec<_>>(), &names);
-    for (field, place) in wanted.iter().zip(places) {
+/// As [`learn_names`], for a table that rows are to be written to which were gathered in the columns `gathered`. Where the
+/// table's column still has an older name, it is not known by its new one: it is to be renamed. What is a column of its own
+/// there is none of the table's under a former name.
+pub(super) fn learn_former_names(table: &mut TableSchema, gathered: &TableSchema) {
+    let note = |columns: &mut [Field], gathered: &[Field], places: &[Option<usize>]| {
+        for (at, column) in columns.iter_mut().enumerate() {
+            let is_another = |name: &String| {
+                gathered.iter().zip(places).any(|(field, place)| field.name == *name && *place != Some(at))
+            };
+            column.aliases.retain(|name| !is_another(name));
+        }
+        note_names(columns, gathered, places, |field| field.aliases.iter());
+    };
+    each_level(&mut table.fields, &gathered.fields, &note);
+}
+
+fn note_names<'w, N: Iterator<Item = &'w String>>(
+    columns: &mut [Field],
+    known: &'w [Field],
+    places: &[Option<usize>],
+    names_of: impl Fn(&'w Field) -> N,
+) {
+    // A name that is a column's own means that column, whatever another one was called.
+    let own: BTreeSet<String> = columns.iter().map(|column| column.name.clone()).collect();
+    for (field, place) in known.iter().zip(places) {
         let Some(column) = place.and_then(|at| columns.get_mut(at)) else { continue };
-        for name in std::iter::once(&field.name).chain(&field.aliases) {
-            if *name != column.name && !column.aliases.contains(name) {
+        for name in names_of(field) {
+            if !own.contains(name) && !column.aliases.contains(name) {
                 column.aliases.push(name.clone());
             }
         }
-        learn_below(&mut column.kind, &field.kind);
     }
 }
 
-fn learn_below(column: &mut Type, wanted: &Type) {
-    match (column, wanted) {
-        (Type::Struct(columns), Type::Struct(fields)) => learn(columns, fields),
-        (Type::List(a), Type::List(b)) => learn_below(&mut a.kind, &b.kind),
-        (Type::Map(_, a), Type::Map(_, b)) => learn_below(&mut a.kind, &b.kind),
-        _ => {}
+/// Shows the columns of two schemas, and which field is which column, at every depth.
+fn each_level(columns: &mut [Field], fields: &[Field], note: &impl Fn(&mut [Field], &[Field], &[Option<usize>])) {
+    let names: Vec<Named<'_>> = fields.iter().map(Named::from).collect();
+    let places = matches(&columns.iter().map(Named::from).collect::<Vec<_>>(), &names);
+    note(columns, fields, &places);
+    for (field, place) in fields.iter().zip(places) {
+        let Some(column) = place.and_then(|at| columns.get_mut(at)) else { continue };
+        let (mut column, mut field) = (&mut column.kind, &field.kind);
+        loop {
+            (column, field) = match (column, field) {
+                (Type::Struct(columns), Type::Struct(fields)) => break each_level(columns, fields, note),
+                (Type::List(a), Type::List(b)) => (&mut a.kind, &b.kind),
+                (Type::Map(_, a), Type::Map(_, b)) => (&mut a.kind, &b.kind),
+                _ => break,
+            };
+        }
     }
 }
 

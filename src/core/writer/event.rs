@@ -10,6 +10,7 @@ use crate::core::change::{Chunk, Key};
 use crate::core::history::{SnapshotId, View};
 use crate::core::offsets::{Epoch, PartitionId, Start, Vector};
 use crate::core::plan::Plan;
+use crate::core::schema::{Difference, SchemaChange};
 use crate::error::Error;
 
 /// The topics of a pipeline as the broker describes them now.
@@ -122,8 +123,8 @@ pub enum Action<R> {
     ResolveStarts { topics: Vec<Arc<str>>, partitions: Vec<PartitionId> },
     /// Read a partition from here, under a new epoch.
     Open { id: PartitionId, offset: i64 },
-    /// Write the plan's rows as data files.
-    Write { attempt: String, batch: Arc<Batch<R>>, plan: Arc<Plan> },
+    /// Write the plan's rows as data files, with the columns that the table has after `schema_change`.
+    Write { attempt: String, batch: Arc<Batch<R>>, plan: Arc<Plan>, schema_change: Option<Arc<SchemaChange>> },
     /// Read the topics' ids again: a recreated topic must not be committed.
     Inspect,
     /// Commit.
@@ -188,6 +189,8 @@ pub struct CommitOrder {
     pub files: Vec<PlacedFile>,
     /// Positions that are gone, by file of the base snapshot.
     pub superseded: Vec<(Arc<str>, RoaringBitmap)>,
+    /// What becomes of the table's columns in the same commit; the files were written for it.
+    pub schema_change: Option<Arc<SchemaChange>>,
 }
 
 /// What a commit did, for the operator.
@@ -197,5 +200,7 @@ pub struct Landed {
     pub events: usize,
     pub appended: usize,
     pub superseded: u64,
+    /// How the table's columns changed.
+    pub schema_changes: Vec<Difference>,
     pub vector: Vector,
 }

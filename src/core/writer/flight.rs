@@ -12,6 +12,7 @@ use crate::core::key_index::Location;
 use crate::core::mutant::Mutant;
 use crate::core::offsets::{PartitionId, Position, TopicPositions, Vector};
 use crate::core::plan::Plan;
+use crate::core::schema::{Asked, Difference, SchemaChange, TableFormat, TableSchema, plan_change};
 
 /// How many attempts of one flight are remembered. They only shorten the answer: where an older one landed late, V says so.
 pub(super) const ATTEMPTS_MAX: usize = 64;
@@ -25,13 +26,38 @@ pub(super) struct Flight<R> {
     /// Empty where only starts or an anchor are stored.
     pub(super) batch: Arc<Batch<R>>,
     starts: Vec<ResolvedStart>,
-    plan: Option<Arc<Plan>>,
+    plan: Option<Planned>,
     /// The files that hold the plan's rows.
     files: Option<Vec<PlacedFile>>,
     /// The attempt under way.
     attempt: Option<CommitOrder>,
-    /// A plan that a conflict made void, with its files: if the new plan appends the same rows, they are not written again.
-    void: Option<(Arc<Plan>, Vec<PlacedFile>)>,
+    /// A plan that a conflict made void, with its files: if the new plan appends the same rows to the same columns, they are
+    /// not written again.
+    void: Option<(Planned, Vec<PlacedFile>)>,
+}
+
+/// What a batch does to the table as it was when this was planned.
+#[derive(Debug, Clone)]
+struct Planned {
+    plan: Arc<Plan>,
+    /// The table's columns then.
+    columns: Arc<TableSchema>,
+    /// What becomes of them.
+    change: Option<Arc<SchemaChange>>,
+}
+
+impl Planned {
+    /// Whether files of the other plan hold this one's rows, under numbers that mean the same columns. A column that
+    /// somebody else added meanwhile, even the same one, may be another one in files.
+    fn has_rows_of(&self, other: &Planned) -> bool {
+        self.plan.append == other.plan.append && self.columns == other.columns && self.change == other.change
+    }
+
+    /// Whether the other plan changes the same columns to the same ones: then it is one change, planned again.
+    fn repeats(&self, other: &Planned) -> bool {
+        let to = |planned: &Planned| planned.change.as_ref().map(|change| change.to.clone());
+        self.columns == other.columns && to(self) == to(other)
+    }
 }
 
 impl<R> Flight<R> {
@@ -68,27 +94,50 @@ impl<R> Flight<R> {
 impl<R> Writer<R> {
     /// Moves the flight on by one step; the base and the index are as of the snapshot loaded last.
     pub(super) fn launch(&mut self) {
-        let Some(flight) = &mut self.flight else { return };
-        let plan = match &flight.plan {
-            Some(plan) => plan.clone(),
-            None => {
-                let plan = Arc::new(fold(&flight.batch, &self.index, self.config.semantics, self.config.mutants));
-                if let Some((void, files)) = flight.void.take()
-                    && void.append == plan.append
-                {
-                    flight.files = Some(files);
-                }
-                flight.plan = Some(plan.clone());
-                plan
-            }
-        };
+        if self.flight.as_ref().is_some_and(|flight| flight.plan.is_none()) && !self.plan() {
+            return;
+        }
+        let Some(flight) = &self.flight else { return };
+        let Some(Planned { plan, change: schema_change, .. }) = flight.plan.clone() else { return };
         if !plan.append.is_empty() && flight.files.is_none() {
             let batch = flight.batch.clone();
             let attempt = self.next_attempt();
-            self.ask(Waiting::Files, Action::Write { attempt, batch, plan });
+            self.ask(Waiting::Files, Action::Write { attempt, batch, plan, schema_change });
             return;
         }
         self.ask(Waiting::Topics, Action::Inspect);
+    }
+
+    /// Plans the flight against the base and the index; false where the table cannot hold its rows any more.
+    fn plan(&mut self) -> bool {
+        let id = format!("{}-{}", self.config.writer, self.attempt_count + 1);
+        let mutants = self.config.mutants;
+        let (Some(flight), Some(base)) = (&mut self.flight, &self.base) else { return false };
+        let void = flight.void.take();
+        let change = match change_of(&flight.batch, base, &self.config.formats, id) {
+            Ok(change) => change.filter(|_| void.is_none() || !mutants.has(Mutant::ForgetColumns)),
+            Err(obstacle) => {
+                self.decision(format_args!(
+                    "other writers changed its columns, and it cannot hold the rows that were read any more: {obstacle}; start \
+                     again to have these records treated as the settings say, or make the column fit"
+                ));
+                return false;
+            }
+        };
+        let plan = Arc::new(fold(&flight.batch, &self.index, self.config.semantics, mutants));
+        let mut planned = Planned { plan, columns: base.schema.clone(), change: change.map(Arc::new) };
+        if let Some((void, files)) = void {
+            if planned.repeats(&void) {
+                planned.change.clone_from(&void.change);
+            }
+            if planned.has_rows_of(&void)
+                || (mutants.has(Mutant::StaleFieldIds) && planned.plan.append == void.plan.append)
+            {
+                flight.files = Some(files);
+            }
+        }
+        flight.plan = Some(planned);
+        true
     }
 
     fn next_attempt(&mut self) -> String {
@@ -142,13 +191,15 @@ impl<R> Writer<R> {
     fn commit(&mut self) {
         let attempt = self.next_attempt();
         let (Some(flight), Some(base)) = (&mut self.flight, &self.base) else { return };
-        let superseded = flight.plan.iter().flat_map(|plan| &plan.superseded);
+        let superseded = flight.plan.iter().flat_map(|planned| &planned.plan.superseded);
+        let late = self.config.mutants.has(Mutant::RowsBeforeColumns);
         let order = CommitOrder {
             attempt,
             base: base.snapshot,
             vector: next_vector(flight, base, self.config.mutants),
             files: flight.files.clone().unwrap_or_default(),
             superseded: superseded.filter_map(|(n, rows)| Some((self.files.path(*n)?.clone(), rows.clone()))).collect(),
+            schema_change: flight.plan.as_ref().and_then(|planned| planned.change.clone()).filter(|_| !late),
         };
         flight.attempt = Some(order.clone());
         self.ask(Waiting::Outcome, Action::Commit(order));
@@ -164,7 +215,7 @@ impl<R> Writer<R> {
             Outcome::Committed(view) => {
                 self.place(&order);
                 self.finish_flight(view.snapshot, &order.vector);
-                self.base = Some(Base { table: view.table, snapshot: view.snapshot, vector: order.vector });
+                self.base = Some(Base::of(&view, order.vector));
                 self.loaded_ms = self.now_ms;
                 self.foreign_since_ms = None;
                 self.want_anchor = false;
@@ -187,7 +238,7 @@ impl<R> Writer<R> {
 
     /// Enters the rows of a commit that is the table's current snapshot into the index.
     fn place(&mut self, order: &CommitOrder) {
-        let Some(plan) = self.flight.as_mut().and_then(|f| f.plan.clone()) else { return };
+        let Some(Planned { plan, .. }) = self.flight.as_ref().and_then(|f| f.plan.clone()) else { return };
         if self.config.semantics == Semantics::Append {
             return;
         }
@@ -221,12 +272,13 @@ impl<R> Writer<R> {
         self.attempts.clear();
         self.loads_again = 0;
         self.positions_ms = self.now_ms;
-        let plan = flight.plan.unwrap_or_default();
+        let (plan, change) = flight.plan.map(|planned| (planned.plan, planned.change)).unwrap_or_default();
         self.actions.push(Action::Landed(Landed {
             snapshot,
             events: flight.batch.events,
             appended: plan.appended(),
             superseded: plan.superseded(),
+            schema_changes: change.map(|change| change.changes.clone()).unwrap_or_default(),
             vector: vector.clone(),
         }));
     }
@@ -243,6 +295,24 @@ impl<R> Writer<R> {
             flight.void = Some((plan, files));
         }
     }
+}
+
+/// The change that the table needs to hold a batch's rows; `id` names it.
+fn change_of<R>(
+    batch: &Batch<R>,
+    base: &Base,
+    formats: &[TableFormat],
+    id: String,
+) -> Result<Option<SchemaChange>, Difference> {
+    let Some(newest) = batch.chunks.last() else { return Ok(None) };
+    let asked = Asked {
+        table: &base.schema,
+        last_field_id: base.last_field_id,
+        names: &newest.chunk.asks.names,
+        wanted: &batch.wanted,
+        formats,
+    };
+    plan_change(asked, id)
 }
 
 /// V as the flight's commit stores it: the full vector of its parent, the flight's partitions advanced.

@@ -6,14 +6,33 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::flight::elsewhere;
-use super::{Base, Waiting, Writer};
+use super::{Waiting, Writer};
 use crate::core::change::Key;
 use crate::core::fold::Semantics;
-use crate::core::history::{VectorRead, View};
+use crate::core::history::{SnapshotId, VectorRead, View};
 use crate::core::key_index::Location;
 use crate::core::mutant::Mutant;
 use crate::core::offsets::Vector;
+use crate::core::schema::TableSchema;
 use crate::core::writer::Action;
+
+/// The table as of the snapshot that the index knows.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) table: String,
+    pub(super) snapshot: Option<SnapshotId>,
+    pub(super) vector: Vector,
+    pub(super) schema: Arc<TableSchema>,
+    pub(super) last_field_id: i32,
+}
+
+impl Base {
+    /// The table as it was loaded, with an index that knows its snapshot.
+    pub(super) fn of(view: &View, vector: Vector) -> Self {
+        let (schema, last_field_id) = (view.schema.clone(), view.last_field_id);
+        Base { table: view.table.clone(), snapshot: view.snapshot, vector, schema, last_field_id }
+    }
+}
 
 /// Numbers for the paths of live files, so that an index entry holds four bytes for its file. Numbers are never used again.
 #[derive(Debug, Default)]
@@ -99,10 +118,10 @@ impl<R> Writer<R> {
         let known = self.base.as_ref().map(|b| b.snapshot).or(restored.map(Some));
         let since = known.flatten();
         if self.config.semantics == Semantics::Append || known == Some(view.snapshot) {
-            self.base = Some(Base { table: view.table, snapshot: view.snapshot, vector });
+            self.base = Some(Base::of(&view, vector));
             return;
         }
-        self.base = Some(Base { table: view.table.clone(), snapshot: since, vector });
+        self.base = Some(Base { snapshot: since, ..Base::of(&view, vector) });
         self.loaded = Some(view);
         self.ask(Waiting::Follow, Action::Follow { since });
     }
@@ -126,11 +145,11 @@ impl<R> Writer<R> {
             return None;
         }
         let as_set = |key: &[String]| key.iter().cloned().collect::<BTreeSet<_>>();
-        if self.config.semantics != Semantics::Append && as_set(&view.key) != as_set(&self.config.key) {
+        if self.config.semantics != Semantics::Append && as_set(&view.schema.key) != as_set(&self.config.key) {
             let text = format!(
                 "table {}: its identifier fields are [{}], but the pipeline's key is [{}]: make them equal",
                 self.config.table,
-                view.key.join(", "),
+                view.schema.key.join(", "),
                 self.config.key.join(", ")
             );
             self.stop(crate::Error::Config(text));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub use event::{Action, CommitOrder, Event, Landed, Outcome, PlacedFile, Placement, ResolvedStart, Topology};
 use flight::Flight;
-use follow::FileNumbers;
+use follow::{Base, FileNumbers};
 pub use held::Held;
 
 use super::batch::Batch;
@@ -26,6 +26,7 @@ use super::history::{SnapshotId, View};
 use super::key_index::{KeyIndex, KeyWidth};
 use super::mutant::{Mutant, Mutants};
 use super::offsets::{Epoch, PartitionId, Vector};
+use super::schema::TableFormat;
 use crate::error::Error;
 
 /// What a writer is told once.
@@ -40,6 +41,8 @@ pub struct WriterConfig {
     pub key_width: KeyWidth,
     /// Names of the key columns; they must equal the table's identifier fields.
     pub key: Vec<String>,
+    /// What the table, and those that take the same rows, are kept in.
+    pub formats: Vec<TableFormat>,
     /// How long a change may wait for its commit, in milliseconds.
     pub interval_ms: i64,
     /// A batch of this many events is committed at once.
@@ -81,14 +84,6 @@ struct Owned {
     asked: bool,
     /// Everything below was applied (to the table or to a batch): the filter.
     applied: i64,
-}
-
-/// The table as of the snapshot that the index knows.
-#[derive(Debug)]
-struct Base {
-    table: String,
-    snapshot: Option<SnapshotId>,
-    vector: Vector,
 }
 
 /// What is saved of a writer: see [`Writer::index`].
@@ -308,9 +303,17 @@ impl<R> Writer<R> {
     fn on_chunk(&mut self, chunk: Arc<Chunk<R>>) {
         let mut events = Vec::with_capacity(chunk.runs.len());
         let mut first = 0;
-        for run in &chunk.runs {
+        let mut asks = chunk.asks.of_runs.iter().peekable();
+        for (number, run) in (0..).zip(&chunk.runs) {
             let end = first + run.events;
+            let before = events.len();
             self.admit_run(&chunk, run, first, end, &mut events);
+            while let Some((_, wanted)) = asks.next_if(|(of, _)| *of == number) {
+                // What is left out asks for nothing: another member has it, or it is read again.
+                if events.len() > before {
+                    self.filling.want(wanted);
+                }
+            }
             first = end;
         }
         if !self.filling.is_empty() {

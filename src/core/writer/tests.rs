@@ -1,9 +1,12 @@
+mod columns;
 mod commits;
 mod reading;
 
 use super::*;
+use crate::core::change::Asks;
 use crate::core::history::{Ancestor, History, WalkEnd};
 use crate::core::offsets::{Position, Start, TopicPositions};
+use crate::core::schema::{Field, TableSchema, Type};
 
 fn id(partition: i32) -> PartitionId {
     PartitionId { topic: "id-1".into(), partition }
@@ -41,8 +44,15 @@ fn view_of(ancestors: Vec<Ancestor>) -> Box<View> {
         updated_ms: 0,
         history,
         pipeline: Some("p".into()),
-        key: vec!["k".into()],
+        schema: columns(&[]),
+        last_field_id: 10,
     })
+}
+
+/// The key and these columns besides.
+fn columns(names: &[(&str, i32)]) -> Arc<TableSchema> {
+    let long = |(name, id): &(&str, i32)| Field { id: *id, ..Field::new(*name, Type::Long, *name == "k") };
+    Arc::new(TableSchema { fields: [("k", 1)].iter().chain(names).map(long).collect(), key: vec!["k".into()] })
 }
 
 fn loading() -> Writer<()> {
@@ -53,6 +63,7 @@ fn loading() -> Writer<()> {
         semantics: Semantics::LastWins,
         key_width: KeyWidth::Exact,
         key: vec!["k".into()],
+        formats: vec![TableFormat::IcebergV2],
         interval_ms: 10_000,
         max_rows: 100,
         max_bytes: 1 << 20,
@@ -98,7 +109,17 @@ fn chunk(partition: i32, epoch: u64, offsets: impl IntoIterator<Item = i64>, nex
     let run = Run { partition: id(partition), epoch: Epoch(epoch), events: offsets.len() as u32, next };
     let keys = offsets.iter().map(|&offset| crate::core::change::Key(offset as u128)).collect();
     let (ops, orders, row_of) = (vec![], vec![], vec![]);
-    Event::Chunk(Arc::new(Chunk { runs: vec![run], offsets, keys, ops, orders, row_of, rows: (), bytes: 1 }))
+    Event::Chunk(Arc::new(Chunk {
+        runs: vec![run],
+        offsets,
+        keys,
+        ops,
+        orders,
+        row_of,
+        rows: (),
+        asks: Asks::default(),
+        bytes: 1,
+    }))
 }
 
 /// Answers writing and looking at the topics until the commit is ordered.
@@ -140,7 +161,7 @@ fn a_table_of_another_pipeline_or_with_another_key_is_refused() {
     foreign.pipeline = Some("q".into());
     assert!(matches!(stop(&loading().step(Event::Loaded(foreign), 0)), Error::Config(text) if text.contains(" q")));
     let mut other = view(1, vector(0));
-    other.key = vec!["z".into()];
+    other.schema = Arc::new(TableSchema { key: vec!["z".into()], ..TableSchema::default() });
     assert!(matches!(stop(&loading().step(Event::Loaded(other), 0)), Error::Config(text) if text.contains("[z]")));
 }
 

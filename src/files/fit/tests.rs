@@ -1,6 +1,8 @@
+use std::collections::HashMap;
+
 use arrow::array::{Int32Array, Int64Array, StringArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{FieldRef, Schema};
 
 use super::*;
 
@@ -103,4 +105,32 @@ fn rows_that_were_gathered_before_a_rename_find_their_column_at_every_depth() {
     assert_eq!(after.column(1).as_struct().column(0), &numbers());
     let strange = conform(&batch, &table("amount", "new", &["other", "other"])).unwrap();
     assert_eq!(strange.column(0).null_count(), 2, "another column is another column");
+}
+
+/// A column with the other names that it has.
+fn renamed(name: &str, others: &str) -> Field {
+    let metadata = HashMap::from([("firn:names".to_owned(), others.to_owned())]);
+    Field::new(name, DataType::Int64, true).with_metadata(metadata)
+}
+
+#[test]
+fn rows_find_a_renamed_column_whether_they_were_gathered_before_or_after() {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let plain = |name: &str| Field::new(name, DataType::Int64, true);
+    for (from, to) in [(plain("old"), renamed("new", "older\nold")), (renamed("new", "old"), plain("old"))] {
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![from])), vec![column.clone()]).unwrap();
+        let fitted = conform(&batch, &Arc::new(Schema::new(vec![to]))).unwrap();
+        assert_eq!(fitted.column(0).as_primitive::<Int64Type>().value(0), 7);
+    }
+    // A table that has columns of both names takes each for itself.
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![renamed("new", "old")])), vec![column]).unwrap();
+    let both = Arc::new(Schema::new(vec![plain("old"), plain("new")]));
+    let fitted = conform(&batch, &both).unwrap();
+    assert_eq!((fitted.column(0).null_count(), fitted.column(1).null_count()), (1, 0));
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_an_error_and_no_null() {
+    let column: ArrayRef = Arc::new(Int64Array::from(vec![5_000_000_000]));
+    assert!(fit(&column, &DataType::Int32, Matching::ByName).is_err());
 }

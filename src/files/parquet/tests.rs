@@ -84,7 +84,7 @@ fn batch(schema: &Schema, columns: Vec<ArrayRef>) -> RecordBatch {
 }
 
 async fn write(target: &WriteTarget, batches: Vec<RecordBatch>) -> Vec<WrittenFile> {
-    write_data_files(target, "a1", NewRows { batches }).await.unwrap()
+    write_data_files(target, "a1", batches).await.unwrap()
 }
 
 async fn read(target: &WriteTarget, file: &WrittenFile) -> (RecordBatch, Arc<ParquetMetaData>) {
@@ -270,7 +270,7 @@ async fn a_store_that_refuses_a_file_ends_the_write() {
     let target = target(quotes());
     let rows = quote_rows(&target.schema, 0..10);
     write(&target, vec![rows.clone()]).await;
-    let again = write_data_files(&target, "a1", NewRows { batches: vec![rows] }).await.unwrap_err();
+    let again = write_data_files(&target, "a1", vec![rows]).await.unwrap_err();
     assert!(matches!(&again, Error::Internal(m) if m.contains("a1-0.parquet exists already")), "{again}");
 }
 

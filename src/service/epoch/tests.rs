@@ -121,6 +121,7 @@ impl LakeTable for Troubled {
                     vector: theirs,
                     files: Vec::new(),
                     superseded: Vec::new(),
+                    schema_change: None,
                     pipeline: change.pipeline.clone(),
                     ..change
                 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::actions::{self, Action, Add, MetaData, Remove};
+use super::actions::{self, Action, Add, MetaData, Protocol, Remove};
 use super::history::{self, STARTS};
 use super::log::{Log, relative};
 use super::partition;
@@ -27,6 +27,14 @@ pub(super) enum Created {
     Unclear(String),
 }
 
+/// The table as a commit leaves it, but for its files.
+pub(super) struct After<'a> {
+    /// The protocol, where it changes.
+    pub protocol: Option<&'a Protocol>,
+    pub metadata: &'a MetaData,
+    pub columns: &'a Columns,
+}
+
 /// The actions of the version after `state` that `change` is.
 ///
 /// # Errors
@@ -34,7 +42,7 @@ pub(super) enum Created {
 pub(super) async fn actions(
     log: &Log,
     state: &State,
-    columns: &Columns,
+    after: &After<'_>,
     cache: &VectorCache,
     change: &Change,
     records: &BTreeMap<Arc<str>, u64>,
@@ -44,24 +52,26 @@ pub(super) async fn actions(
     // INV-11: time never goes back, whatever the clock says.
     let timestamp_ms = change.now_ms.max(parent_ms + 1);
     let mut all = vec![Action::CommitInfo(history::commit_info(change, state.version, timestamp_ms))];
-    if let Some(metadata) = &state.metadata {
-        all.extend(owner(metadata, change).map(Action::MetaData));
+    all.extend(after.protocol.cloned().map(Action::Protocol));
+    let metadata = owned(after.metadata, change);
+    if state.metadata.as_deref() != Some(&metadata) {
+        all.push(Action::MetaData(metadata));
     }
     all.extend(history::txns(&change.vector, version, timestamp_ms).into_iter().map(Action::Txn));
     all.extend(superseded(log, state, cache, change, records, timestamp_ms).await?);
     for file in &change.files {
-        all.push(Action::Add(new_file(log, columns, file, timestamp_ms)?));
+        all.push(Action::Add(new_file(log, after.columns, file, timestamp_ms)?));
     }
     Ok(all)
 }
 
-/// The table's properties where they do not say yet whose table it is and where its partitions start. They rarely change,
-/// because a change of properties is a conflict to every other writer.
-fn owner(metadata: &MetaData, change: &Change) -> Option<MetaData> {
+/// The table's properties, which say whose table it is and where its partitions start. They rarely change, because a change
+/// of properties is a conflict to every other writer.
+fn owned(metadata: &MetaData, change: &Change) -> MetaData {
     let mut next = metadata.clone();
     next.configuration.insert(STARTS.into(), history::starts(&change.vector).to_json());
     next.configuration.entry(PIPELINE.into()).or_insert_with(|| change.pipeline.clone());
-    (next != *metadata).then_some(next)
+    next
 }
 
 /// Files that lose rows: each gets one deletion vector for all that is deleted in it, or leaves when nothing is left.

@@ -1,27 +1,20 @@
-//! A warehouse of Delta tables: finding, creating and evolving them. The folders are the catalog.
+//! A warehouse of Delta tables: finding and creating them. The folders are the catalog.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde_json::{Map, json};
 use uuid::Uuid;
 
 use super::actions::{Action, Format, MetaData, Protocol};
 use super::commit::{self, Created};
-use super::history::{self, KEY};
+use super::history::KEY;
 use super::log::Log;
-use super::protocol::{self, ENABLE_VECTORS, MAPPING_MAX_ID, MAPPING_MODE};
-use super::state::State;
+use super::protocol::ENABLE_VECTORS;
 use super::{DeltaTable, SORT_BY, partition, schema};
-use crate::core::schema::{Difference, TableFormat, TableSchema, evolve};
 use crate::error::{Error, Result};
 use crate::files::{Store, check_store_properties, is_store_property};
-use crate::table::Outcome;
 use crate::table::iceberg::{ATTEMPT, PIPELINE, SortColumn, TableSpec, VERSION};
-
-/// Table property: whether types may become wider.
-const ENABLE_WIDENING: &str = "delta.enableTypeWidening";
 
 /// Where Delta tables are.
 #[derive(Debug, Clone)]
@@ -167,7 +160,7 @@ impl DeltaCatalog {
     }
 }
 
-fn info(operation: &str, attempt: &str) -> Map<String, serde_json::Value> {
+pub(super) fn info(operation: &str, attempt: &str) -> Map<String, serde_json::Value> {
     let mut info = Map::new();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     info.insert("timestamp".into(), json!(now.as_millis() as i64));
@@ -245,115 +238,4 @@ fn creation(spec: &TableSpec, attempt: &str) -> Result<Vec<Action>> {
             created_time: None,
         }),
     ])
-}
-
-impl DeltaTable {
-    /// Makes the table one that Firn writes and that holds `wanted` too, as [`evolve`] says for tables of these formats;
-    /// enables deletion vectors, and what wider types and renamed columns need, and notes the key where none is noted. Where
-    /// nothing changes, nothing is committed.
-    pub async fn evolve_schema(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Outcome {
-        match self.try_evolve(wanted, formats).await {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::NotSent(error),
-        }
-    }
-
-    async fn try_evolve(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Result<Outcome> {
-        let mut state = self.current().await?;
-        let head = self.head();
-        self.check_write(&head)?;
-        self.writing.store(true, Ordering::Relaxed);
-        for &place in &head.columns.partition {
-            partition::check(&head.columns.logical.fields[place]).map_err(|e| match e {
-                Error::Config(text) => self.in_context(Error::Decision(text)),
-                other => other,
-            })?;
-        }
-        let (protocol, metadata) = self.evolved(&state, wanted, formats).map_err(|e| self.in_context(e))?;
-        let since = history::snapshot_of(&state);
-        if protocol.is_none() && metadata == *head.metadata {
-            let view = history::view(&self.log, &state, since).await.map_err(|e| self.in_context(e))?;
-            return Ok(Outcome::Committed(Box::new(view)));
-        }
-        let attempt = Uuid::new_v4().to_string();
-        let mut actions = vec![Action::CommitInfo(info("CHANGE COLUMNS", &attempt))];
-        actions.extend(protocol.map(Action::Protocol));
-        actions.push(Action::MetaData(metadata));
-        self.push(&mut state, actions, &attempt, since).await
-    }
-
-    /// The protocol, where it changes, and the properties that the table needs to hold `wanted`.
-    fn evolved(
-        &self,
-        state: &State,
-        wanted: &TableSchema,
-        formats: &[TableFormat],
-    ) -> Result<(Option<Protocol>, MetaData)> {
-        let head = self.head();
-        let (mut metadata, logical) = (head.metadata.as_ref().clone(), &head.columns.logical);
-        let mut features = vec!["deletionVectors"];
-        metadata.configuration.insert(ENABLE_VECTORS.into(), "true".into());
-        let evolution = evolve(logical, wanted, formats, max_id(&logical.fields));
-        if let Some(obstacle) = evolution.obstacle() {
-            return Err(Error::Decision(obstacle.to_string()));
-        }
-        let grown = evolution.schema;
-        if !evolution.changes.is_empty() {
-            let regrown = schema::regrow(&metadata, &grown, has_renames(&evolution.changes))?;
-            metadata.schema_string = regrown.schema_string;
-            rename_settings(&mut metadata, &evolution.changes);
-            if let Some(max) = regrown.max_column_id {
-                metadata.configuration.insert(MAPPING_MAX_ID.into(), max.to_string());
-                features.push("columnMapping");
-            }
-            if regrown.maps_names {
-                metadata.configuration.insert(MAPPING_MODE.into(), "name".into());
-            }
-            if regrown.widened {
-                features.push("typeWidening");
-                metadata.configuration.insert(ENABLE_WIDENING.into(), "true".into());
-            }
-        }
-        if schema::has_local_timestamps(&grown.fields) {
-            features.push("timestampNtz");
-        }
-        if !metadata.configuration.contains_key(KEY) && !wanted.key.is_empty() {
-            metadata.configuration.insert(KEY.into(), wanted.key.join(","));
-        }
-        let protocol = state.protocol.as_deref().and_then(|p| protocol::with(p, &features));
-        Ok((protocol, metadata))
-    }
-}
-
-fn has_renames(changes: &[Difference]) -> bool {
-    changes.iter().any(|change| matches!(change, Difference::Rename { .. }))
-}
-
-/// Follows renamed columns in what names columns outside of the schema.
-fn rename_settings(metadata: &mut MetaData, changes: &[Difference]) {
-    for change in changes {
-        let Difference::Rename { path, to } = change else { continue };
-        for column in metadata.partition_columns.iter_mut().filter(|column| *column == path) {
-            column.clone_from(to);
-        }
-        if let Some(order) = metadata.configuration.get_mut(SORT_BY) {
-            let renamed = order.split(',').map(|part| match part.split_once(' ') {
-                Some((name, how)) if name == path => format!("{to} {how}"),
-                None if part == path => to.clone(),
-                _ => part.to_owned(),
-            });
-            *order = renamed.collect::<Vec<_>>().join(",");
-        }
-    }
-}
-
-fn max_id(fields: &[crate::core::schema::Field]) -> i32 {
-    use crate::core::schema::Type;
-    let below = |kind: &Type| match kind {
-        Type::Struct(fields) => max_id(fields),
-        Type::List(element) => max_id(std::slice::from_ref(element)),
-        Type::Map(key, value) => max_id(std::slice::from_ref(key)).max(max_id(std::slice::from_ref(value))),
-        _ => 0,
-    };
-    fields.iter().map(|f| f.id.max(below(&f.kind))).max().unwrap_or(0)
 }

@@ -14,6 +14,7 @@ use super::log::Log;
 use super::state::State;
 use crate::core::history::{Ancestor, Anchor, History, SnapshotId, View, WalkEnd};
 use crate::core::offsets::{Position, Vector};
+use crate::core::schema::TableSchema;
 use crate::error::{Error, Result};
 use crate::table::Change;
 use crate::table::iceberg::{ATTEMPT, OFFSETS, PIPELINE, REASON, VERSION};
@@ -164,8 +165,13 @@ pub(super) fn key(configuration: &BTreeMap<String, String>) -> Vec<String> {
     listed.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
-/// The view of `state`, whose history reaches back to `since`, or to the nearest version that has V.
-pub(super) async fn view(log: &Log, state: &State, since: Option<SnapshotId>) -> Result<View> {
+/// The view of `state`, which has these columns; its history reaches back to `since`, or to the nearest version that has V.
+pub(super) async fn view(
+    log: &Log,
+    state: &State,
+    schema: &Arc<TableSchema>,
+    since: Option<SnapshotId>,
+) -> Result<View> {
     let anchor = anchor(state)?;
     let written = state.txns.contains_key(LAST_COMMIT);
     let mut history = History { ancestors: Vec::new(), end: WalkEnd::Root, anchor };
@@ -187,7 +193,8 @@ pub(super) async fn view(log: &Log, state: &State, since: Option<SnapshotId>) ->
         updated_ms: newest.or(noted).unwrap_or(0),
         history,
         pipeline: metadata.and_then(|m| m.configuration.get(PIPELINE).cloned()),
-        key: metadata.map(|m| key(&m.configuration)).unwrap_or_default(),
+        schema: schema.clone(),
+        last_field_id: schema.highest_id(),
     })
 }
 

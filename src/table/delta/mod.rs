@@ -10,6 +10,7 @@ mod cleanup;
 mod commit;
 mod create;
 mod diff;
+mod evolve;
 mod history;
 mod log;
 mod partition;
@@ -76,6 +77,8 @@ struct Head {
     protocol: Arc<Protocol>,
     metadata: Arc<MetaData>,
     columns: Arc<Columns>,
+    /// The columns as Firn knows them.
+    logical: Arc<TableSchema>,
 }
 
 impl Head {
@@ -84,7 +87,7 @@ impl Head {
         let (protocol, metadata) = state.protocol.clone().zip(state.metadata.clone()).ok_or_else(incomplete)?;
         protocol::check_read(&protocol)?;
         let columns = schema::columns(&metadata, &history::key(&metadata.configuration))?;
-        Ok(Head { protocol, metadata, columns: Arc::new(columns) })
+        Ok(Head { protocol, metadata, logical: Arc::new(columns.logical.clone()), columns: Arc::new(columns) })
     }
 }
 
@@ -239,7 +242,19 @@ impl DeltaTable {
                 records.insert(path.clone(), self.records(entry).await?);
             }
         }
-        let actions = commit::actions(&self.log, &state, &head.columns, &self.vectors, change, &records).await?;
+        let grown = match &change.schema_change {
+            Some(columns) if columns.from != head.logical => {
+                return Ok(Outcome::Refused("its columns are not those that the change of them was planned on".into()));
+            }
+            Some(columns) => Some(evolve::grow(&head, columns)?),
+            None => None,
+        };
+        let after = commit::After {
+            protocol: grown.as_ref().and_then(|grown| grown.protocol.as_ref()),
+            metadata: grown.as_ref().map_or(&head.metadata, |grown| &grown.metadata),
+            columns: grown.as_ref().map_or(&head.columns, |grown| &grown.columns),
+        };
+        let actions = commit::actions(&self.log, &state, &after, &self.vectors, change, &records).await?;
         let outcome = self.push(&mut state, actions, &change.attempt, change.base).await?;
         if let Outcome::Committed(_) = &outcome
             && let Err(error) = cleanup::after_commit(&self.log, &mut state, change.now_ms).await
@@ -276,7 +291,7 @@ impl DeltaTable {
         let changes_head = actions.iter().any(|a| matches!(a, Action::MetaData(_) | Action::Protocol(_)));
         let taken = next.apply(&self.log.root, version, actions.into_iter().map(Line::from).collect());
         let viewed = match taken.and_then(|()| if changes_head { self.accept(&next) } else { Ok(()) }) {
-            Ok(()) => history::view(&self.log, &next, since).await,
+            Ok(()) => history::view(&self.log, &next, &self.head().logical, since).await,
             Err(error) => Err(error),
         };
         match viewed {
@@ -299,8 +314,7 @@ impl DeltaTable {
             || listing.checkpoints.contains_key(&(version - 1)))
     }
 
-    fn write_target(&self, head: &Head) -> Result<WriteTarget> {
-        let columns = &head.columns;
+    fn write_target(&self, metadata: &MetaData, columns: &Columns) -> Result<WriteTarget> {
         let schema = Arc::new(to_iceberg_schema(&columns.physical, 0)?);
         let unfit =
             |e: iceberg::Error| Error::Decision(format!("it cannot be partitioned or sorted so: {}", e.message()));
@@ -310,7 +324,7 @@ impl DeltaTable {
             spec = spec.add_partition_field(name, name, Transform::Identity).map_err(unfit)?;
         }
         let mut order = SortOrder::builder();
-        let sorted = head.metadata.configuration.get(SORT_BY).map(String::as_str).unwrap_or_default();
+        let sorted = metadata.configuration.get(SORT_BY).map(String::as_str).unwrap_or_default();
         let words = |one: &str| one.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let sorted: Vec<_> = sorted
             .split(',')
@@ -330,7 +344,7 @@ impl DeltaTable {
             true => SortOrder::unsorted_order(),
             false => order.with_order_id(1).build(&schema).map_err(unfit)?,
         };
-        let size = head.metadata.configuration.get("delta.targetFileSize").and_then(|s| s.parse().ok());
+        let size = metadata.configuration.get("delta.targetFileSize").and_then(|s| s.parse().ok());
         Ok(WriteTarget {
             store: self.log.store.clone(),
             folder: self.log.root.clone(),
@@ -350,13 +364,13 @@ impl LakeTable for DeltaTable {
     }
 
     fn schema(&self) -> Arc<TableSchema> {
-        Arc::new(self.head().columns.logical.clone())
+        self.head().logical.clone()
     }
 
     async fn load(&self, since: Option<SnapshotId>) -> Result<View> {
         let mut state = self.state.lock().await;
         self.refresh(&mut state).await?;
-        history::view(&self.log, &state, since).await.map_err(|e| self.in_context(e))
+        history::view(&self.log, &state, &self.head().logical, since).await.map_err(|e| self.in_context(e))
     }
 
     async fn diff(&self, since: Option<SnapshotId>) -> Result<Diff> {
@@ -393,15 +407,21 @@ impl LakeTable for DeltaTable {
     async fn write(&self, attempt: &str, rows: NewRows) -> Result<Vec<WrittenFile>> {
         let head = self.head();
         self.check_write(&head)?;
-        let target = self.write_target(&head).map_err(|e| self.in_context(e))?;
-        let schema = Arc::new(to_arrow(&head.columns.stored));
-        let physical = Arc::new(to_arrow(&head.columns.physical));
+        let grown = rows.schema_change.as_deref().map(|change| evolve::grow(&head, change)).transpose();
+        let grown = grown.map_err(|e| self.in_context(e))?;
+        let (metadata, columns) = match &grown {
+            Some(grown) => (&grown.metadata, &grown.columns),
+            None => (&*head.metadata, &*head.columns),
+        };
+        let target = self.write_target(metadata, columns).map_err(|e| self.in_context(e))?;
+        let schema = Arc::new(to_arrow(&columns.stored));
+        let physical = Arc::new(to_arrow(&columns.physical));
         let spell = |batch: &RecordBatch| {
             let stored = conform(batch, &schema)?;
             respell(stored.columns().to_vec(), stored.num_rows(), &physical)
         };
         let batches = rows.batches.iter().map(spell).collect::<Result<_>>().map_err(|e| self.in_context(e))?;
-        write_data_files(&target, attempt, NewRows { batches }).await.map_err(|e| self.in_context(e))
+        write_data_files(&target, attempt, batches).await.map_err(|e| self.in_context(e))
     }
 
     async fn commit(&self, change: Change) -> Outcome {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::actions::MetaData;
 use super::protocol::{MAPPING_MAX_ID, MAPPING_MODE};
-use crate::core::schema::{Field, TableSchema, Type};
+use crate::core::schema::{Difference, Field, SchemaChange, TableSchema, Type};
 use crate::error::{Error, Result};
 
 /// Metadata of a column whose type Delta does not have: what it is to Firn. `.element`, `.key` and `.value` follow for
@@ -260,7 +260,7 @@ fn stored_type(kind: &Type) -> Type {
 /// # Errors
 /// [`Error::Decision`] naming a column whose type Delta cannot hold.
 pub(super) fn render(schema: &TableSchema) -> Result<String> {
-    let mut growth = Growth { next_id: None, maps_names: false, widened: false };
+    let mut growth = Growth { next_id: None, prefix: "", maps_names: false, widened: false };
     let fields = growth.fields(&schema.fields, &[], true)?;
     Ok(json!({"type": "struct", "fields": fields}).to_string())
 }
@@ -277,38 +277,32 @@ pub(super) struct Grown {
     pub widened: bool,
 }
 
-/// The columns of `metadata` grown to `grown`, which has all of them, some renamed; what others noted on columns stays.
-/// `renames` needs columns to be mapped: files keep the old names.
-pub(super) fn regrow(metadata: &MetaData, grown: &TableSchema, renames: bool) -> Result<Grown> {
+/// The columns of `metadata` after `change`, which keeps all of them; what others noted on columns stays. To rename columns,
+/// they have to be mapped: files keep the old names.
+pub(super) fn regrow(metadata: &MetaData, change: &SchemaChange) -> Result<Grown> {
+    let grown = &change.to;
+    let renames = change.changes.iter().any(|change| matches!(change, Difference::Rename { .. }));
     let mapped = metadata.configuration.get(MAPPING_MODE).is_some_and(|mode| mode != "none");
-    let highest = || i64::from(highest_id(&grown.fields));
+    let highest = || i64::from(grown.highest_id());
     let max = metadata.configuration.get(MAPPING_MAX_ID).filter(|_| mapped).and_then(|id| id.parse().ok());
     let maps_names = renames && !mapped;
     let next_id = (mapped || renames).then(|| max.unwrap_or_else(highest));
-    let mut growth = Growth { next_id, maps_names, widened: false };
+    let mut growth = Growth { next_id, prefix: &change.id, maps_names, widened: false };
     let fields = growth.fields(&grown.fields, &parse(&metadata.schema_string)?, true)?;
     let schema_string = json!({"type": "struct", "fields": fields}).to_string();
     Ok(Grown { schema_string, max_column_id: growth.next_id, maps_names, widened: growth.widened })
 }
 
-fn highest_id(fields: &[Field]) -> i32 {
-    let below = |kind: &Type| match kind {
-        Type::Struct(fields) => highest_id(fields),
-        Type::List(element) => highest_id(std::slice::from_ref(element)),
-        Type::Map(key, value) => highest_id(std::slice::from_ref(key)).max(highest_id(std::slice::from_ref(value))),
-        _ => 0,
-    };
-    fields.iter().map(|f| f.id.max(below(&f.kind))).max().unwrap_or(0)
-}
-
-struct Growth {
+struct Growth<'a> {
     next_id: Option<i64>,
+    /// In the name that a new column has in files, which no other column ever had.
+    prefix: &'a str,
     /// Columns that are there are given an id and the name that they have in files.
     maps_names: bool,
     widened: bool,
 }
 
-impl Growth {
+impl Growth<'_> {
     fn fields(&mut self, fields: &[Field], known: &[Value], top: bool) -> Result<Vec<Value>> {
         let named = |name: &String| known.iter().find(|k| k["name"] == *name);
         let taken = |k: &&Value| fields.iter().any(|f| k["name"] == *f.name);
@@ -346,7 +340,7 @@ impl Growth {
         if let Some(next) = &mut self.next_id {
             *next += 1;
             metadata.insert(MAPPING_ID.into(), json!(*next));
-            metadata.insert(PHYSICAL_NAME.into(), json!(format!("col-{}", uuid::Uuid::new_v4())));
+            metadata.insert(PHYSICAL_NAME.into(), json!(format!("col-{}-{next}", self.prefix)));
         }
     }
 

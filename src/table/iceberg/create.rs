@@ -1,4 +1,4 @@
-//! Opening, creating and evolving tables.
+//! Opening and creating tables, and upgrading them.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use super::IcebergTable;
 use super::catalog::{Answer, CatalogHandle, Creation, TableName};
 use super::history::{PIPELINE, view_after_commit};
 use super::schema::{current_schema, to_iceberg_schema};
-use crate::core::schema::{TableFormat, TableSchema, evolve};
+use crate::core::schema::TableSchema;
 use crate::error::{Error, Result};
 use crate::table::Outcome;
 
@@ -153,38 +153,6 @@ fn sort_order(schema: &Schema, columns: &[SortColumn]) -> Result<SortOrder> {
 }
 
 impl IcebergTable {
-    /// Changes the table's columns to hold `wanted` too, all at once or not at all, as [`evolve`] says for tables of these
-    /// formats. Where nothing changes, nothing is committed.
-    ///
-    /// The view of a committed change has no history: the current snapshot stays the same.
-    pub async fn evolve_schema(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Outcome {
-        let state = self.state();
-        let metadata = state.loaded.metadata.clone();
-        let evolution = evolve(&state.schema, wanted, formats, metadata.last_column_id());
-        if let Some(obstacle) = evolution.obstacle() {
-            return Outcome::NotSent(Error::Decision(format!("table {}: {obstacle}", self.name)));
-        }
-        let grown = evolution.schema;
-        if evolution.changes.is_empty() {
-            return match view_after_commit(&metadata, metadata.current_snapshot_id()) {
-                Ok(view) => Outcome::Committed(Box::new(view)),
-                Err(e) => Outcome::NotSent(e),
-            };
-        }
-        let next_id = metadata.schemas_iter().map(|s| s.schema_id()).max().unwrap_or(0) + 1;
-        let schema = match to_iceberg_schema(&grown, next_id) {
-            Ok(schema) => schema,
-            Err(e) => return Outcome::NotSent(e.within(format!("table {}", self.name))),
-        };
-        let updates = vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
-        let requirements = vec![
-            TableRequirement::UuidMatch { uuid: metadata.uuid() },
-            TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
-            TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
-        ];
-        self.commit_metadata(updates, requirements).await
-    }
-
     /// 2 or 3, as of the last load or commit.
     #[must_use]
     pub fn format_version(&self) -> u8 {
@@ -210,11 +178,14 @@ impl IcebergTable {
             Answer::Unknown(why) => return Outcome::Unknown(why),
             Answer::NotSent(e) => return Outcome::NotSent(e),
         };
-        let done = current_schema(&loaded.metadata)
-            .and_then(|schema| Ok((schema, view_after_commit(&loaded.metadata, before)?)));
+        let done = current_schema(&loaded.metadata).and_then(|schema| {
+            let schema = Arc::new(schema);
+            let view = view_after_commit(&loaded.metadata, &schema, before)?;
+            Ok((schema, view))
+        });
         match done {
             Ok((schema, view)) => {
-                self.set_state(loaded, Arc::new(schema));
+                self.set_state(loaded, schema);
                 Outcome::Committed(Box::new(view))
             }
             Err(e) => Outcome::Unknown(format!("committed, but the table cannot be read back: {e}")),

@@ -1,13 +1,14 @@
 //! What a table's metadata says about its past: the ancestry of the current snapshot, with V and attempts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use iceberg::spec::{Snapshot, SnapshotRef, TableMetadata};
 
 use super::catalog::Loaded;
-use super::schema::from_iceberg_schema;
 use crate::core::history::{Ancestor, Anchor, History, SnapshotId, View, WalkEnd};
 use crate::core::offsets::Vector;
+use crate::core::schema::TableSchema;
 use crate::error::{Error, Result};
 use crate::files::{Store, from_iceberg};
 
@@ -25,8 +26,13 @@ pub const REASON: &str = "firn.reason";
 /// How many older metadata files are read in search of expired snapshots.
 const OLD_METADATA_FILES_MAX: usize = 100;
 
-/// The view of `loaded`, whose history reaches back to `since` or as far as anything is retained.
-pub(super) async fn view(store: &Store, loaded: &Loaded, since: Option<SnapshotId>) -> Result<View> {
+/// The view of `loaded`, which has these columns; its history reaches back to `since` or as far as anything is retained.
+pub(super) async fn view(
+    store: &Store,
+    loaded: &Loaded,
+    schema: &Arc<TableSchema>,
+    since: Option<SnapshotId>,
+) -> Result<View> {
     let mut history = walk(&loaded.metadata, since)?;
     let unfinished = match history.end {
         WalkEnd::Known => false,
@@ -36,26 +42,30 @@ pub(super) async fn view(store: &Store, loaded: &Loaded, since: Option<SnapshotI
     if unfinished && history.ancestors.iter().all(|a| a.vector.is_none()) {
         continue_in_old_metadata(store, &loaded.metadata, since, &mut history).await?;
     }
-    view_of(&loaded.metadata, history)
+    Ok(view_of(&loaded.metadata, schema, history))
 }
 
 /// The view after a commit of our own on top of `base`: one ancestor that the caller does not know yet.
-pub(super) fn view_after_commit(metadata: &TableMetadata, base: Option<SnapshotId>) -> Result<View> {
-    let history = walk(metadata, base)?;
-    view_of(metadata, history)
+pub(super) fn view_after_commit(
+    metadata: &TableMetadata,
+    schema: &Arc<TableSchema>,
+    base: Option<SnapshotId>,
+) -> Result<View> {
+    Ok(view_of(metadata, schema, walk(metadata, base)?))
 }
 
-fn view_of(metadata: &TableMetadata, history: History) -> Result<View> {
+fn view_of(metadata: &TableMetadata, schema: &Arc<TableSchema>, history: History) -> View {
     let current = metadata.current_snapshot();
-    Ok(View {
+    View {
         table: metadata.uuid().to_string(),
         snapshot: current.map(|s| s.snapshot_id()),
         sequence: current.map_or(0, |s| s.sequence_number()),
         updated_ms: current.map_or(0, |s| s.timestamp_ms()).max(metadata.last_updated_ms()),
         history,
         pipeline: metadata.properties().get(PIPELINE).cloned(),
-        key: from_iceberg_schema(metadata.current_schema())?.key,
-    })
+        schema: schema.clone(),
+        last_field_id: metadata.last_column_id(),
+    }
 }
 
 /// Walks from the current snapshot back through its parents.

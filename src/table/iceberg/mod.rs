@@ -157,7 +157,20 @@ impl IcebergTable {
         self.follow(&mut live, &state).await?;
         let vectors = metadata.format_version() >= FormatVersion::V3;
         let plan = deletes::plan(&self.store, &self.deletes, &live, &change.superseded, vectors).await?;
-        let base = snapshot::Base { store: &self.store, metadata, live: &live, cache: &self.manifests };
+        let grown = match &change.schema_change {
+            Some(columns) if columns.from != state.schema => {
+                return Ok(Outcome::Refused("its columns are not those that the change of them was planned on".into()));
+            }
+            Some(columns) => Some(schema::grow(metadata, columns)?),
+            None => None,
+        };
+        let base = snapshot::Base {
+            store: &self.store,
+            before: metadata,
+            metadata: grown.as_ref().unwrap_or(metadata),
+            live: &live,
+            cache: &self.manifests,
+        };
         let produced = snapshot::produce(&base, change, plan).await?;
 
         let (updates, requirements) = (produced.updates, produced.requirements);
@@ -181,9 +194,17 @@ impl IcebergTable {
             // Committed is committed: where following fails, the next use reads everything anew.
             *live = followed.unwrap_or_default();
         }
-        match history::view_after_commit(&loaded.metadata, change.base) {
-            Ok(view) => {
-                self.set_state(loaded, state.schema.clone());
+        let schema = match &change.schema_change {
+            Some(_) => current_schema(&loaded.metadata).map(Arc::new),
+            None => Ok(state.schema.clone()),
+        };
+        let viewed = schema.and_then(|schema| {
+            let view = history::view_after_commit(&loaded.metadata, &schema, change.base)?;
+            Ok((schema, view))
+        });
+        match viewed {
+            Ok((schema, view)) => {
+                self.set_state(loaded, schema);
                 Ok(Outcome::Committed(Box::new(view)))
             }
             Err(e) => Ok(Outcome::Unknown(format!("committed, but the table cannot be read back: {e}"))),
@@ -227,9 +248,9 @@ impl LakeTable for IcebergTable {
                 loaded.metadata.uuid()
             )));
         }
-        let schema = current_schema(&loaded.metadata).map_err(|e| self.in_context(e))?;
-        let view = history::view(&self.store, &loaded, since).await.map_err(|e| self.in_context(e))?;
-        let state = State { loaded: loaded.clone(), schema: Arc::new(schema) };
+        let schema = Arc::new(current_schema(&loaded.metadata).map_err(|e| self.in_context(e))?);
+        let view = history::view(&self.store, &loaded, &schema, since).await.map_err(|e| self.in_context(e))?;
+        let state = State { loaded: loaded.clone(), schema };
         // Reads new delete manifests, so that equality deletes are refused before anything is planned.
         let mut live = self.live.lock().await;
         self.follow(&mut live, &state).await.map_err(|e| self.in_context(e))?;
@@ -266,11 +287,17 @@ impl LakeTable for IcebergTable {
 
     async fn write(&self, attempt: &str, rows: NewRows) -> Result<Vec<WrittenFile>> {
         let state = self.state();
-        let metadata = &state.loaded.metadata;
+        let (metadata, columns) = match rows.schema_change.as_deref() {
+            None => (state.loaded.metadata.clone(), state.schema.clone()),
+            Some(change) => {
+                let grown = schema::grow(&state.loaded.metadata, change).map_err(|e| self.in_context(e))?;
+                (Arc::new(grown), change.to.clone())
+            }
+        };
         let size = property(metadata.properties(), "write.target-file-size-bytes");
         let target = WriteTarget {
             store: self.store.clone(),
-            folder: snapshot::data_folder(metadata),
+            folder: snapshot::data_folder(&metadata),
             schema: metadata.current_schema().clone(),
             spec: metadata.default_partition_spec().clone(),
             sort_order: metadata.default_sort_order().clone(),
@@ -278,13 +305,13 @@ impl LakeTable for IcebergTable {
             leave_out: Vec::new(),
         };
         // Tables of one pipeline get the same rows, and each numbers its columns in its own way.
-        let own = self.arrow_schema();
+        let own = Arc::new(to_arrow(&columns));
         let spell = |batch: &RecordBatch| match batch.schema() == own {
             true => Ok(batch.clone()),
             false => conform(batch, &own).map_err(|e| self.in_context(e)),
         };
-        let rows = NewRows { batches: rows.batches.iter().map(spell).collect::<Result<_>>()? };
-        write_data_files(&target, attempt, rows).await.map_err(|e| self.in_context(e))
+        let batches = rows.batches.iter().map(spell).collect::<Result<_>>()?;
+        write_data_files(&target, attempt, batches).await.map_err(|e| self.in_context(e))
     }
 
     async fn commit(&self, change: Change) -> Outcome {

@@ -8,8 +8,9 @@ use iceberg::spec::{
     Type as IcebergType,
 };
 
-use crate::core::schema::{Field, TableSchema, Type};
+use crate::core::schema::{Field, SchemaChange, TableSchema, Type};
 use crate::error::{Error, Result};
+use crate::files::from_iceberg;
 
 /// The Iceberg type of a Firn type. Fields keep the ids they have.
 #[must_use]
@@ -154,6 +155,17 @@ pub fn current_schema(metadata: &TableMetadata) -> Result<TableSchema> {
     }
     remember(&mut schema.fields, &former);
     Ok(schema)
+}
+
+/// The metadata with the columns that the table has after `change`.
+///
+/// # Errors
+/// As [`to_iceberg_schema`].
+pub(super) fn grow(metadata: &TableMetadata, change: &SchemaChange) -> Result<TableMetadata> {
+    let next_id = metadata.schemas_iter().map(|s| s.schema_id()).max().unwrap_or(0) + 1;
+    let schema = to_iceberg_schema(&change.to, next_id)?;
+    let built = metadata.clone().into_builder(None).add_current_schema(schema).and_then(|b| b.build());
+    Ok(built.map_err(|e| from_iceberg("the new columns are not valid", &e))?.metadata)
 }
 
 fn note_names(fields: &StructType, names: &mut BTreeMap<i32, BTreeSet<String>>) {

@@ -28,6 +28,9 @@ const DELETE_ENTRIES_MIN: usize = 16;
 /// The table as a commit finds it.
 pub(super) struct Base<'a> {
     pub store: &'a Store,
+    /// As it is now.
+    pub before: &'a TableMetadata,
+    /// With the columns that it is to have.
     pub metadata: &'a TableMetadata,
     pub live: &'a Live,
     pub cache: &'a ManifestCache,
@@ -91,12 +94,18 @@ pub(super) async fn produce(base: &Base<'_>, change: &Change, plan: DeletePlan) 
     };
     let summary = Summary { operation, additional_properties: summary(base, change, &counts) };
     let made = Made { id: snapshot, sequence, list_path, summary, added_rows };
-    let updates = updates(metadata, change, made)?;
+    let updates = updates(base, change, made)?;
     let entries = with_row_ids(&list, written)?;
+    let mut requirements = requirements(base.before);
+    if change.schema_change.is_some() {
+        // Another writer may have given the numbers of the new columns to others.
+        let last_assigned_field_id = base.before.last_column_id();
+        requirements.push(TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id });
+    }
     Ok(Produced {
         snapshot,
         updates,
-        requirements: requirements(metadata),
+        requirements,
         manifests: list.into_iter().filter(super::manifests::has_live_entries).collect(),
         entries,
         deletes: contents,
@@ -330,7 +339,8 @@ struct Made {
     added_rows: u64,
 }
 
-fn updates(metadata: &TableMetadata, change: &Change, made: Made) -> Result<Vec<TableUpdate>> {
+fn updates(base: &Base<'_>, change: &Change, made: Made) -> Result<Vec<TableUpdate>> {
+    let metadata = base.before;
     let parent = metadata.current_snapshot();
     // Never before the parent or the last change of the metadata: other engines refuse such a table.
     let timestamp =
@@ -342,7 +352,7 @@ fn updates(metadata: &TableMetadata, change: &Change, made: Made) -> Result<Vec<
         .with_timestamp_ms(timestamp)
         .with_manifest_list(made.list_path)
         .with_summary(made.summary)
-        .with_schema_id(metadata.current_schema_id());
+        .with_schema_id(base.metadata.current_schema_id());
     let snapshot = if metadata.format_version() >= FormatVersion::V3 {
         snapshot.with_row_range(metadata.next_row_id(), made.added_rows).build()
     } else {
@@ -355,10 +365,13 @@ fn updates(metadata: &TableMetadata, change: &Change, made: Made) -> Result<Vec<
         properties.insert(PIPELINE.to_owned(), change.pipeline.clone());
     }
     // The builder keeps the branch's retention settings, which nothing else gives access to.
-    let built = metadata
-        .clone()
-        .into_builder(None)
-        .set_properties(properties)
+    let builder = metadata.clone().into_builder(None);
+    let builder = match change.schema_change {
+        Some(_) => builder.add_current_schema(base.metadata.current_schema().as_ref().clone()),
+        None => Ok(builder),
+    };
+    let built = builder
+        .and_then(|b| b.set_properties(properties))
         .and_then(|b| b.set_branch_snapshot(snapshot, MAIN_BRANCH))
         .and_then(|b| b.build())
         .map_err(|e| from_iceberg("the new snapshot is not valid", &e))?;

@@ -38,7 +38,7 @@ async fn append(table: &IcebergTable, from: i64, superseded: &[(&Arc<str>, u32)]
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + 10));
     let batch = RecordBatch::try_new(table.arrow_schema(), vec![ids]).unwrap();
     let attempt = format!("a{from}");
-    let files = table.write(&attempt, NewRows { batches: vec![batch] }).await.unwrap();
+    let files = table.write(&attempt, NewRows { batches: vec![batch], schema_change: None }).await.unwrap();
     let path: Arc<str> = files[0].path.as_str().into();
     let superseded = superseded.iter().map(|(path, p)| ((*path).clone(), RoaringBitmap::from([*p]))).collect();
     let change = Change {
@@ -47,6 +47,7 @@ async fn append(table: &IcebergTable, from: i64, superseded: &[(&Arc<str>, u32)]
         pipeline: "p".into(),
         files,
         superseded,
+        schema_change: None,
         vector: Vector::new("c"),
         now_ms: 1,
         reason: None,
@@ -91,7 +92,7 @@ async fn foreign_deletes(table: &IcebergTable, deletes: Vec<DataFile>) -> Outcom
     let (manifest, _) = writer.write(ManifestContentType::Deletes, 0, content).await.unwrap();
     let mut list = live.manifests.clone();
     list.push(manifest);
-    let base = Base { store, metadata, live: &live, cache: &table.manifests };
+    let base = Base { store, before: metadata, metadata, live: &live, cache: &table.manifests };
     let path = format!("{folder}/snap-{attempt}.avro");
     write_list(&base, &path, snapshot, sequence, &list).await.unwrap();
     drop(live);

@@ -11,6 +11,7 @@ fn tag() -> SavedTag {
         key_types: vec!["string".into(), "decimal(10, 2)".into()],
         encoding_version: crate::core::key_index::ENCODING_VERSION,
         order_field: Some(9),
+        order_class: Some("integer".into()),
         slice: None,
         secret: [u64::MAX, 1],
         files: vec![(0, "data/ä.parquet".into()), (7, String::new())],
