@@ -15,6 +15,7 @@
 mod bad_input;
 mod clouds;
 mod dead_letters;
+mod evolving;
 mod foreign;
 mod harness;
 mod kafka;
