@@ -17,6 +17,8 @@ pub enum Reason {
     TrailingBytes,
     /// A variable-length integer that is longer or larger than its type.
     BadVarint,
+    /// A recursive value that is nested deeper than readers of JSON follow.
+    TooDeep,
     /// A negative length, or one beyond the body.
     BadLength,
     /// An array or map block whose count or size cannot be right.
@@ -60,13 +62,14 @@ const _: () = assert!(Reason::ALL.len() == Reason::NullOrder as usize + 1, "a re
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 24] = [
+    pub const ALL: [Reason; 25] = [
         Reason::Magic,
         Reason::TooShort,
         Reason::TooLarge,
         Reason::Truncated,
         Reason::TrailingBytes,
         Reason::BadVarint,
+        Reason::TooDeep,
         Reason::BadLength,
         Reason::BadBlock,
         Reason::UnionBranch,
@@ -97,6 +100,7 @@ impl Reason {
             Reason::Truncated => "truncated",
             Reason::TrailingBytes => "trailing_bytes",
             Reason::BadVarint => "bad_varint",
+            Reason::TooDeep => "too_deep",
             Reason::BadLength => "bad_length",
             Reason::BadBlock => "bad_block",
             Reason::UnionBranch => "bad_union_branch",
@@ -126,6 +130,7 @@ impl Reason {
             Reason::Truncated => "ends inside a value",
             Reason::TrailingBytes => "has bytes after its last field",
             Reason::BadVarint => "an integer is longer or larger than its type",
+            Reason::TooDeep => "a recursive value is nested more than 100 deep",
             Reason::BadLength => "a length is negative or beyond the body",
             Reason::BadBlock => "a block's count or size cannot be right",
             Reason::UnionBranch => "names a type that its schema does not have, or that is not of this table",

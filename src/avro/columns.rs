@@ -81,6 +81,12 @@ impl Bytes {
         Ok(())
     }
 
+    /// Appends what `write` writes; an error as in [`Bytes::push`].
+    pub fn write(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>) -> Result<(), Reason> {
+        write(&mut self.bytes)?;
+        self.push(&[])
+    }
+
     fn last(&self) -> &[u8] {
         match self.offsets.as_slice() {
             [.., from, to] => &self.bytes[*from as usize..*to as usize],

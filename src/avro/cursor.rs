@@ -15,12 +15,14 @@ pub struct Cursor<'a> {
     rest: &'a [u8],
     empty_items: u64,
     item_memory: u64,
+    /// The branch of a union of many that was read last, as it is on the wire.
+    pub branch: u64,
 }
 
 impl<'a> Cursor<'a> {
     /// A cursor at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Cursor { rest: bytes, empty_items: 0, item_memory: 0 }
+        Cursor { rest: bytes, empty_items: 0, item_memory: 0, branch: 0 }
     }
 
     /// What is left.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::avro_type::Avro;
 use super::decoder::Decoder;
 use super::plan::Target;
 use super::plans::{KeyPlan, Plans, ValuePlan};
 use super::record_key;
 use super::value_schema::ValueSchema;
-use super::writer_schema::{self, Avro};
+use super::writer_schema;
 use crate::core::order;
 use crate::core::schema::{Evolution, Field, TableFormat, TableSchema, evolve, learn_names};
 use crate::{Error, Result};

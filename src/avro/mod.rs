@@ -6,8 +6,10 @@
 //!
 //! Values in JSON and Protobuf take the same way: their schema becomes a record of Avro types, and each value an Avro body of it.
 
+mod avro_type;
 mod bad;
 mod binding;
+mod branches;
 mod columns;
 mod cursor;
 mod decoder;
@@ -19,6 +21,7 @@ mod plans;
 mod protobuf;
 mod read;
 mod record_key;
+mod recursive;
 mod schema;
 mod shape;
 mod value_schema;
@@ -33,6 +36,6 @@ pub use self::bad::{BadRecord, Half, Reason};
 pub use self::decoder::{Decoded, Decoder, EncodeKeys, Pushed};
 pub use self::grow::grown_columns;
 pub use self::schema::table_schema;
-pub use self::shape::{DeleteBy, EventShape, Mode, RecordKey, Types};
+pub use self::shape::{DeleteBy, EventShape, Mode, RecordKey, RecursiveTypes, Types};
 pub use self::value_schema::{Form, SchemaKind, SchemaText, ValueSchema};
 pub use self::wire::{Event, RECORD_BYTES_MAX, schema_id};

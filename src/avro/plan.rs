@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use super::avro_type::{Avro, AvroField, TypeRef, Unit};
 use super::bad::Reason;
-use super::writer_schema::{Avro, AvroField, Unit};
-use crate::core::schema::{Field, Named, Type, matches};
+use super::branches::{self, Branch};
+use super::recursive::JsonPlan;
+use super::schema::DURATION;
+use crate::core::schema::{Field, Named, Type, branches_of, matches};
 
 /// How many fields that the table does not know are named.
 const UNKNOWN_MAX: usize = 100;
@@ -57,6 +60,10 @@ pub enum Union {
     Single,
     NullFirst,
     NullLast,
+    /// More than null and one type. `null` is that branch as it is on the wire; there may be none.
+    Many {
+        null: u64,
+    },
 }
 
 /// How to read a value that is there.
@@ -94,6 +101,14 @@ pub enum Read {
     Record(Record),
     Array(Items),
     Map(Items),
+    /// Twelve bytes that become months, days and milliseconds.
+    Duration,
+    /// One of these, by the writer's index; `None` is null, which was dealt with before.
+    Branches(Vec<Option<Branch>>),
+    /// A value that is always this branch of the column's union.
+    Branch(Box<Branch>),
+    /// A value of the type of this number that becomes JSON text.
+    Json(Arc<JsonPlan>, usize),
 }
 
 /// The items of an array or map.
@@ -128,6 +143,8 @@ pub enum Skip {
         values: Box<Skip>,
         bytes_min: usize,
     },
+    /// A type inside itself is read as if it were kept. `None`: it is too large to be read at all.
+    Recursive(Option<Arc<JsonPlan>>, usize),
 }
 
 /// A table's column as a target: where it is, and what a null in it means.
@@ -155,7 +172,7 @@ pub fn compile(fields: &[AvroField], targets: &[Target<'_>], elsewhere: &[String
 ///
 /// # Errors
 /// As [`compile`].
-pub fn compile_single(avro: &Avro, target: &Target<'_>) -> Result<Plan, String> {
+pub fn compile_single(avro: &TypeRef, target: &Target<'_>) -> Result<Plan, String> {
     let mut unknown = Vec::new();
     let value = compile_value(avro, target.field, target.refuse_null, &target.field.name, &mut unknown)?;
     let steps = vec![Step::Append { column: target.column, value }];
@@ -178,6 +195,9 @@ fn compile_record(
         let path = below(path, &field.name);
         if elsewhere.contains(&field.name) {
             steps.push(Step::Skip(skip(&field.kind)));
+        } else if field.kind.is_only_null() {
+            // Its column, if there is one, is left null below.
+            steps.push(Step::Skip(skip(&field.kind)));
         } else if let Some(target) = place.and_then(|at| targets.get(at)) {
             let value = compile_value(&field.kind, target.field, target.refuse_null, &path, unknown)?;
             steps.push(Step::Append { column: target.column, value });
@@ -189,7 +209,8 @@ fn compile_record(
         }
     }
     let mut found = vec![false; targets.len()];
-    places.iter().flatten().for_each(|at| found[*at] = true);
+    let given = fields.iter().zip(&places).filter(|(field, _)| !field.kind.is_only_null());
+    given.filter_map(|(_, place)| *place).for_each(|at| found[at] = true);
     let mut missing = Vec::new();
     for (target, _) in targets.iter().zip(&found).filter(|(_, found)| !**found) {
         if target.field.required || target.refuse_null.is_some() {
@@ -201,32 +222,39 @@ fn compile_record(
     Ok(Record { steps, missing })
 }
 
-fn compile_value(
-    avro: &Avro,
+/// The plan for a value that becomes `column`.
+pub fn compile_value(
+    avro: &TypeRef,
     column: &Field,
     refuse_null: Option<Reason>,
     path: &str,
     unknown: &mut Vec<String>,
 ) -> Result<Value, String> {
-    let (union, inner) = match (avro, avro.optional()) {
-        (Avro::Union(_), None) => {
-            return Err(format!("field `{path}`: a {avro} cannot be read as the column's {}", column.kind));
-        }
+    let (union, inner) = match (&**avro, avro.optional()) {
+        (Avro::Union(branches), None) => (Union::Many { null: branches::null_of(branches) }, avro),
         (Avro::Union(branches), Some((inner, _))) => {
             let union = match branches.as_slice() {
                 [_] => Union::Single,
                 [first, _] if **first == Avro::Null => Union::NullFirst,
                 _ => Union::NullLast,
             };
-            (union, &**inner)
+            (union, inner)
         }
-        (plain, _) => (Union::Never, plain),
+        _ => (Union::Never, avro),
     };
-    let nullable = matches!(union, Union::NullFirst | Union::NullLast);
+    let nullable = match union {
+        Union::NullFirst | Union::NullLast => true,
+        Union::Many { null } => null != branches::NO_NULL,
+        Union::Never | Union::Single => false,
+    };
     if nullable && column.required && refuse_null.is_none() {
         return Err(format!("field `{path}` may be null, and its column is required"));
     }
-    let read = compile_read(inner, &column.kind, path, unknown)?;
+    let read = match (&**inner, branches_of(&column.kind)) {
+        (Avro::Union(branches), Some(columns)) => Read::Branches(branches::compile(branches, columns, path, unknown)?),
+        (_, Some(columns)) => Read::Branch(Box::new(branches::compile_one(inner, columns, path, unknown)?)),
+        _ => compile_read(inner, &column.kind, path, unknown)?,
+    };
     Ok(Value { union, refuse_null, read })
 }
 
@@ -270,6 +298,10 @@ fn compile_read(avro: &Avro, kind: &Type, path: &str, unknown: &mut Vec<String>)
         {
             Read::Decimal { size: *size, limit: 10i128.pow(u32::from(*precision)) }
         }
+        (Avro::Duration, Type::Struct(parts)) if is_duration(parts) => Read::Duration,
+        (Avro::Recursive(of), Type::String) => {
+            Read::Json(of.all.plan().map_err(|e| format!("field `{path}`: {e}"))?, of.number)
+        }
         (Avro::Record(fields), Type::Struct(columns)) => {
             let target = |(column, field)| Target { column, field, refuse_null: None };
             let targets: Vec<_> = columns.iter().enumerate().map(target).collect();
@@ -284,8 +316,12 @@ fn compile_read(avro: &Avro, kind: &Type, path: &str, unknown: &mut Vec<String>)
     })
 }
 
+fn is_duration(parts: &[Field]) -> bool {
+    parts.len() == DURATION.len() && parts.iter().zip(DURATION).all(|(f, name)| f.name == name && f.kind == Type::Long)
+}
+
 fn compile_items(
-    items: &Arc<Avro>,
+    items: &TypeRef,
     field: &Field,
     more_bytes: usize,
     path: &str,
@@ -316,7 +352,10 @@ fn longest_symbols(avro: &Avro) -> u64 {
     match avro {
         Avro::Enum(symbols) => symbols.iter().map(|s| s.len()).max().unwrap_or(0) as u64,
         Avro::Record(fields) => fields.iter().map(|f| longest_symbols(&f.kind)).fold(0, u64::saturating_add),
-        Avro::Union(branches) => branches.iter().map(|b| longest_symbols(b)).max().unwrap_or(0),
+        // The branch's name, too, where it becomes a tag.
+        Avro::Union(branches) => {
+            branches.iter().map(|b| longest_symbols(b).saturating_add(b.name.len() as u64)).max().unwrap_or(0)
+        }
         _ => 0,
     }
 }
@@ -325,7 +364,8 @@ fn below(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-fn skip(avro: &Avro) -> Skip {
+/// How to pass over a value of this type.
+pub fn skip(avro: &Avro) -> Skip {
     match avro {
         Avro::Null => Skip::Nothing,
         Avro::Boolean => Skip::Boolean,
@@ -336,6 +376,7 @@ fn skip(avro: &Avro) -> Skip {
         Avro::Fixed(n) | Avro::Decimal { size: Some(n), .. } => Skip::Exactly(*n),
         Avro::UuidBytes => Skip::Exactly(16),
         Avro::Duration => Skip::Exactly(12),
+        Avro::Recursive(of) => Skip::Recursive(of.all.plan().ok(), of.number),
         Avro::Bytes | Avro::Decimal { size: None, .. } => Skip::Bytes,
         Avro::String | Avro::UuidText => Skip::Text,
         Avro::Enum(symbols) => Skip::Symbol(symbols.len()),

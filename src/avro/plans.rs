@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::avro_type::{Avro, AvroField, TypeRef};
 use super::bad::Reason;
 use super::plan::{self, Plan, Record, Target};
 use super::shape::{EventShape, Types};
 use super::value_schema::{Form, Reader, ValueSchema};
-use super::writer_schema::{Avro, AvroField};
 
 /// How many writer schemas are kept; beyond, all are forgotten and asked for again.
 const SCHEMAS_MAX: usize = 4096;
@@ -102,7 +102,7 @@ fn struct_plan(
         targets.iter().partition(|t| shared.contains(&&t.field.name));
     let target = others.iter().find(|t| t.field.name == column);
     let target = target.ok_or_else(|| format!("the table has no column `{column}` for record type {name}"))?;
-    let mut plan = plan::compile_single(&Avro::Record(fields.to_vec()), target)?;
+    let mut plan = plan::compile_single(&TypeRef::new(name, Avro::Record(fields.to_vec())), target)?;
     for other in others.iter().filter(|other| other.column != target.column) {
         if other.field.required {
             let name = &other.field.name;

@@ -1,12 +1,13 @@
 //! Carries out a plan: one record from a cursor into the columns.
 
 use super::bad::Reason;
+use super::branches::{Branch, Content};
 use super::columns::{Column, Data, close, fits};
 use super::cursor::{Cursor, is_utf8};
 use super::plan::{Items, Read, Record, Skip, Step, Union, Value};
 
-const DAY_MILLIS: i32 = 86_400_000;
-const DAY_MICROS: i64 = 86_400_000_000;
+pub const DAY_MILLIS: i32 = 86_400_000;
+pub const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Appends one record. After an error, which comes with the number of the step it stopped in, the columns have to be
 /// truncated to the row before.
@@ -35,12 +36,16 @@ pub fn append_record(record: &Record, columns: &mut [Column], cursor: &mut Curso
 /// The branch of the value's union: whether it is there.
 #[inline(always)]
 fn is_present(union: Union, cursor: &mut Cursor<'_>) -> Result<bool, Reason> {
-    if union == Union::Never {
+    if matches!(union, Union::Never) {
         return Ok(true);
     }
     match (cursor.varint()?, union) {
         (0, Union::Single | Union::NullLast) | (2, Union::NullFirst) => Ok(true),
         (0, Union::NullFirst) | (2, Union::NullLast) => Ok(false),
+        (branch, Union::Many { null }) => {
+            cursor.branch = branch;
+            Ok(branch != null)
+        }
         _ => Err(Reason::UnionBranch),
     }
 }
@@ -133,8 +138,48 @@ fn append_other(read: &Read, column: &mut Column, cursor: &mut Cursor<'_>) -> Re
             })?;
             close(offsets, key.len())?;
         }
+        (Read::Duration, Data::Struct { fields, len }) => {
+            for part in fields {
+                let value = u32::from_le_bytes(cursor.array()?);
+                if let Data::Long(v) = &mut part.data {
+                    v.push(value.into());
+                }
+                part.present();
+            }
+            *len += 1;
+        }
+        (Read::Branches(branches), Data::Struct { fields, len }) => {
+            let at = if cursor.branch & 1 == 0 { (cursor.branch >> 1) as usize } else { usize::MAX };
+            let branch = branches.get(at).and_then(Option::as_ref).ok_or(Reason::UnionBranch)?;
+            append_branch(branch, fields, cursor)?;
+            *len += 1;
+        }
+        (Read::Branch(branch), Data::Struct { fields, len }) => {
+            append_branch(branch, fields, cursor)?;
+            *len += 1;
+        }
+        (Read::Json(json, number), Data::Bytes(v)) => v.write(|text| json.append(*number, cursor, text))?,
         // A plan is compiled against the very fields that the columns are made of.
         _ => debug_assert!(false, "{read:?} does not fit its column"),
+    }
+    Ok(())
+}
+
+/// Appends a value as one branch of a union's column: its tag, its field, and null in the fields of the others.
+fn append_branch(branch: &Branch, fields: &mut [Column], cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+    let Some((tag, fields)) = fields.split_first_mut() else { return Ok(()) };
+    if let Data::Bytes(v) = &mut tag.data {
+        v.push(&branch.tag)?;
+    }
+    tag.present();
+    if let Content::Bare(skip) = &branch.content {
+        pass_over(skip, cursor)?;
+    }
+    for (i, field) in fields.iter_mut().enumerate() {
+        match &branch.content {
+            Content::Field { at, value } if *at == i => append(value, field, cursor)?,
+            _ => field.push_null()?,
+        }
     }
     Ok(())
 }
@@ -162,7 +207,7 @@ pub fn uuid(text: &[u8]) -> Result<[u8; 16], Reason> {
 }
 
 /// Big-endian two's complement of any length.
-fn decimal(bytes: &[u8], limit: i128) -> Result<i128, Reason> {
+pub fn decimal(bytes: &[u8], limit: i128) -> Result<i128, Reason> {
     let Some(first) = bytes.first() else { return Err(Reason::BadLength) };
     let sign = if first & 0x80 == 0 { 0x00 } else { 0xff };
     let (more, low) = bytes.split_at(bytes.len().saturating_sub(16));
@@ -195,6 +240,8 @@ fn pass_over(skip: &Skip, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
         Skip::Symbol(len) => drop(cursor.index(*len, Reason::EnumIndex)?),
         Skip::Record(fields) => fields.iter().try_for_each(|f| pass_over(f, cursor))?,
         Skip::Union(branches) => pass_over(&branches[cursor.index(branches.len(), Reason::UnionBranch)?], cursor)?,
+        Skip::Recursive(Some(json), number) => json.append(*number, cursor, &mut Vec::new())?,
+        Skip::Recursive(None, _) => return Err(Reason::TooLarge),
         Skip::Array { items, bytes_min } => loop {
             match (cursor.block(*bytes_min)?, *bytes_min) {
                 (0, _) => break,

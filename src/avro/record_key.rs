@@ -1,12 +1,12 @@
 //! Record keys: where the primary key of a tombstone, or of every event, is read from.
 
+use super::avro_type::{Avro, TypeRef};
 use super::bad::Reason;
 use super::columns::{Column, Data};
 use super::cursor::is_utf8;
 use super::plan::{self, Plan, Target};
 use super::read::uuid;
 use super::shape::RecordKey;
-use super::writer_schema::Avro;
 use crate::core::schema::{Field, Type};
 
 impl RecordKey {
@@ -28,12 +28,12 @@ impl RecordKey {
 ///
 /// # Errors
 /// The path of a field that cannot be read as its column, with both types.
-pub fn compile(avro: &Avro, key: &[&Field], columns: &[usize]) -> Result<Plan, String> {
+pub fn compile(avro: &TypeRef, key: &[&Field], columns: &[usize]) -> Result<Plan, String> {
     let target = |(field, column)| Target { column, field, refuse_null: Some(Reason::NullKey) };
     let targets: Vec<Target<'_>> = key.iter().copied().zip(columns.iter().copied()).map(target).collect();
-    match (avro, targets.as_slice()) {
+    match (&**avro, targets.as_slice()) {
         (Avro::Record(fields), _) => plan::compile(fields, &targets, &[]),
-        (single, [target]) => plan::compile_single(single, target),
+        (_, [target]) => plan::compile_single(avro, target),
         (other, _) => Err(format!("a {other} does not have the {} fields of the key", targets.len())),
     }
 }

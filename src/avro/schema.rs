@@ -1,19 +1,21 @@
 //! Avro schema → table columns.
 
-use std::sync::Arc;
-
+use super::avro_type::{Avro, AvroField, TypeRef, Unit, shared_name};
 use super::plan::memory_of;
-use super::shape::{DeleteBy, EventShape, Mode, Types};
+use super::shape::{DeleteBy, EventShape, Mode, RecursiveTypes, Types};
 use super::value_schema::ValueSchema;
-use super::writer_schema::{self, Avro, AvroField, Unit};
+use super::writer_schema;
 use crate::core::order::is_orderable;
-use crate::core::schema::{Field, TableSchema, Type, check_names};
+use crate::core::schema::{Field, TAG, TableSchema, Type, check_names, union_of};
 use crate::{Error, Result};
 
 /// The most bytes that a fixed column may have: a null in it takes as many.
 const FIXED_BYTES_MAX: usize = 1 << 20;
 /// The most bytes that a row of nulls may take: each record, however short, becomes a row.
 const ROW_BYTES_MAX: u64 = 16 << 20;
+
+/// The parts of a duration, in the order of the wire; each is unsigned and has 32 bits.
+pub const DURATION: [&str; 3] = ["months", "days", "millis"];
 
 /// The columns of a table for events of these Avro schemas, numbered: the value's fields in order, then the record key's
 /// fields that the value does not have (where the key is the record key's), then the lineage column. Key columns are
@@ -31,29 +33,30 @@ impl ValueSchema {
     /// # Errors
     /// As [`table_schema`], and where the schema has none of the record types that the table takes.
     pub fn table_schema(&self, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
-        let columns = value_columns(self, shape, format_version);
-        finish(columns.map_err(|e| Error::Decision(format!("value schema: {e}")))?, key, shape, format_version)
+        let rules = Rules { version: format_version, recursive: shape.recursive_types };
+        let columns = value_columns(self, shape, rules);
+        finish(columns.map_err(|e| Error::Decision(format!("value schema: {e}")))?, key, shape, rules)
     }
 }
 
 /// The columns of the values.
-fn value_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) -> Result<Vec<Field>, String> {
+fn value_columns(value: &ValueSchema, shape: &EventShape, rules: Rules) -> Result<Vec<Field>, String> {
     match &shape.types {
-        Types::Any => record_columns(value.only()?, format_version),
+        Types::Any => record_columns(value.only()?, rules),
         Types::One(_) => match value.records(&shape.types)?.as_slice() {
-            [(_, fields), ..] => record_columns(fields, format_version),
+            [(_, fields), ..] => record_columns(fields, rules),
             [] => Err(format!("it has no record type of the table; it is {value}")),
         },
-        Types::Structs(_) => struct_columns(value, shape, format_version),
+        Types::Structs(_) => struct_columns(value, shape, rules),
     }
 }
 
 /// One struct for each record type, behind the columns that all of them share.
-fn struct_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) -> Result<Vec<Field>, String> {
+fn struct_columns(value: &ValueSchema, shape: &EventShape, rules: Rules) -> Result<Vec<Field>, String> {
     let (mut shared, mut structs) = (Vec::<Field>::new(), Vec::new());
     for (name, fields) in value.records(&shape.types)? {
         let within = |e: String| format!("record type {name}: {e}");
-        let columns = record_columns(fields, format_version).map_err(within)?;
+        let columns = record_columns(fields, rules).map_err(within)?;
         for wanted in shape.shared() {
             let column = columns.iter().find(|c| c.name == *wanted).ok_or_else(|| {
                 within(format!(
@@ -77,7 +80,7 @@ fn struct_columns(value: &ValueSchema, shape: &EventShape, format_version: u8) -
     Ok(shared)
 }
 
-fn finish(mut columns: Vec<Field>, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
+fn finish(mut columns: Vec<Field>, key: Option<&str>, shape: &EventShape, rules: Rules) -> Result<TableSchema> {
     let mut key_names = Vec::new();
     if shape.keyed_by_record() {
         let key = key.ok_or_else(|| {
@@ -87,7 +90,7 @@ fn finish(mut columns: Vec<Field>, key: Option<&str>, shape: &EventShape, format
             )
         })?;
         let key = parse_record(key)?;
-        let fields = record_columns(&key, format_version).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
+        let fields = record_columns(&key, rules).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
         for field in fields {
             key_names.push(field.name.clone());
             match columns.iter_mut().find(|c| c.name == field.name) {
@@ -131,8 +134,8 @@ pub fn lineage_column(name: &str) -> Field {
 
 fn parse_record(key: &str) -> Result<Vec<AvroField>> {
     let parsed = writer_schema::parse(key).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
-    match Arc::unwrap_or_clone(parsed) {
-        Avro::Record(fields) => Ok(fields),
+    match &*parsed {
+        Avro::Record(fields) => Ok(fields.clone()),
         other => Err(Error::Decision(format!("key schema: a record is needed, this is {other}"))),
     }
 }
@@ -209,22 +212,31 @@ pub fn check_settings(columns: &[Field], shape: &EventShape) -> Result<()> {
     Ok(())
 }
 
-fn record_columns(fields: &[AvroField], format_version: u8) -> Result<Vec<Field>, String> {
-    fields
-        .iter()
-        .map(|field| {
-            let (kind, required) =
-                column_type(&field.kind, format_version).map_err(|(path, what)| match path.as_str() {
-                    "" => format!("field `{}`: {what}", field.name),
-                    path => format!("field `{}.{path}`: {what}", field.name),
-                })?;
-            Ok(column(field, kind, required))
-        })
-        .collect()
+fn record_columns(fields: &[AvroField], rules: Rules) -> Result<Vec<Field>, String> {
+    let columns = struct_fields(fields, rules);
+    columns.map_err(|(path, what)| format!("field `{path}`: {what}"))
+}
+
+/// A field that is only ever null has nothing to keep: it gets its column once it has another type.
+fn struct_fields(fields: &[AvroField], rules: Rules) -> Result<Vec<Field>, Fault> {
+    let kept = fields.iter().filter(|field| !field.kind.is_only_null());
+    let columns = kept.map(|field| {
+        let (kind, required) = column_type(&field.kind, rules).map_err(below(&field.name))?;
+        Ok(column(field, kind, required))
+    });
+    columns.collect()
 }
 
 fn column(field: &AvroField, kind: Type, required: bool) -> Field {
     Field { doc: field.doc.clone(), aliases: field.aliases.clone(), ..Field::new(&field.name, kind, required) }
+}
+
+/// What decides on columns besides the schema.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// Of the table's format.
+    version: u8,
+    recursive: RecursiveTypes,
 }
 
 /// A path below a field, and what is wrong there.
@@ -235,20 +247,26 @@ fn below(name: &str) -> impl Fn(Fault) -> Fault + '_ {
 }
 
 /// The column type of an Avro type, and whether it is never null.
-fn column_type(avro: &Avro, version: u8) -> Result<(Type, bool), Fault> {
+fn column_type(avro: &Avro, rules: Rules) -> Result<(Type, bool), Fault> {
     let fault = |what: String| Err((String::new(), what));
     let kind = match avro {
-        Avro::Union(_) => match avro.optional() {
+        Avro::Union(branches) => match avro.optional() {
             Some((inner, nullable)) => {
-                let (kind, _) = column_type(inner, version)?;
+                let (kind, _) = column_type(inner, rules)?;
                 return Ok((kind, !nullable));
             }
-            None => {
-                return fault(format!("a {avro} has no column type yet, only a union of null and one other type has"));
-            }
+            None if avro.is_only_null() => return fault("a type that is only null has no column type".into()),
+            None => return union_type(branches, rules),
         },
         Avro::Null => return fault("a type that is only null has no column type".into()),
-        Avro::Duration => return fault("a duration has no column type yet".into()),
+        Avro::Duration => Type::Struct(DURATION.map(|part| Field::new(part, Type::Long, true)).into()),
+        Avro::Recursive(_) if rules.recursive == RecursiveTypes::Json => Type::String,
+        Avro::Recursive(of) => {
+            return fault(format!(
+                "type `{}` contains itself, which no table column can; `recursive_types: json` keeps such a value as JSON text",
+                of.full_name
+            ));
+        }
         Avro::Boolean => Type::Boolean,
         Avro::Int => Type::Int,
         Avro::Long => Type::Long,
@@ -265,28 +283,46 @@ fn column_type(avro: &Avro, version: u8) -> Result<(Type, bool), Fault> {
         Avro::UuidText | Avro::UuidBytes => Type::Uuid,
         Avro::Date => Type::Date,
         Avro::TimeMillis | Avro::TimeMicros => Type::Time,
-        Avro::Timestamp { unit: Unit::Nanos, utc } if version >= 3 => Type::TimestampNanos { utc: *utc },
+        Avro::Timestamp { unit: Unit::Nanos, utc } if rules.version >= 3 => Type::TimestampNanos { utc: *utc },
         Avro::Timestamp { unit: Unit::Nanos, .. } => {
-            return fault(format!("{avro} needs a table of format version 3, this one has {version}"));
+            return fault(format!("{avro} needs a table of format version 3, this one has {}", rules.version));
         }
         Avro::Timestamp { utc, .. } => Type::Timestamp { utc: *utc },
-        Avro::Record(fields) if fields.is_empty() => return fault("a record without fields has no column type".into()),
-        Avro::Record(fields) => {
-            let fields = fields.iter().map(|field| {
-                let (kind, required) = column_type(&field.kind, version).map_err(below(&field.name))?;
-                Ok(column(field, kind, required))
-            });
-            Type::Struct(fields.collect::<Result<_, Fault>>()?)
-        }
+        Avro::Record(_) if avro.is_bare() => return fault("a record without fields has no column type".into()),
+        Avro::Record(fields) => Type::Struct(struct_fields(fields, rules)?),
         Avro::Array(items) => {
-            let (kind, required) = column_type(items, version).map_err(below("element"))?;
+            let (kind, required) = column_type(items, rules).map_err(below("element"))?;
             Type::List(Box::new(Field::new("element", kind, required)))
         }
         Avro::Map(values) => {
-            let (kind, required) = column_type(values, version).map_err(below("value"))?;
+            let (kind, required) = column_type(values, rules).map_err(below("value"))?;
             let key = Field::new("key", Type::String, true);
             Type::Map(Box::new(key), Box::new(Field::new("value", kind, required)))
         }
     };
     Ok((kind, true))
+}
+
+/// The column type of a union of more than null and one type. A branch that is a record without fields is told by its tag
+/// alone.
+fn union_type(branches: &[TypeRef], rules: Rules) -> Result<(Type, bool), Fault> {
+    let fault = |what: String| Err((String::new(), what));
+    if let Some(name) = shared_name(branches) {
+        return fault(format!("two branches of its union are named `{name}`: give one of the types another name"));
+    }
+    let mut fields = Vec::with_capacity(branches.len());
+    for branch in branches.iter().filter(|branch| ***branch != Avro::Null) {
+        if branch.name.eq_ignore_ascii_case(TAG) {
+            return fault(format!(
+                "a branch of its union is named `{}`, and the column's field `{TAG}` says which branch is there: give the type \
+                 another name",
+                branch.name
+            ));
+        }
+        if !branch.is_bare() {
+            let (kind, _) = column_type(branch, rules).map_err(below(&branch.name))?;
+            fields.push(Field::new(&*branch.name, kind, false));
+        }
+    }
+    Ok((union_of(fields), branches.iter().all(|branch| **branch != Avro::Null)))
 }

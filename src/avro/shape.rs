@@ -36,6 +36,16 @@ pub enum DeleteBy {
     },
 }
 
+/// What becomes of a type that contains itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RecursiveTypes {
+    /// Its schema is refused.
+    #[default]
+    Refuse,
+    /// Where it contains itself, the value is kept as JSON text.
+    Json,
+}
+
 /// What a topic's events mean for a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventShape {
@@ -54,6 +64,8 @@ pub struct EventShape {
     pub lineage: Option<String>,
     /// Which record types of the topic are its rows.
     pub types: Types,
+    /// What becomes of a type that contains itself.
+    pub recursive_types: RecursiveTypes,
 }
 
 /// Which record types a table takes, by full name, and how they are rows.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::avro_type::{Avro, AvroField, TypeRef};
 use super::bad::Reason;
 use super::cursor::Cursor;
 use super::shape::Types;
-use super::writer_schema::{self, Avro, AvroField};
-use super::{json, protobuf};
+use super::{json, protobuf, writer_schema};
 use crate::{Error, Result};
 
 /// How deeply a message may be declared inside of others.
@@ -125,8 +125,8 @@ impl Reader {
 struct Branch {
     /// Its full name; that of the type where it has none.
     name: Arc<str>,
-    /// Or why it has none.
-    fields: Result<Vec<AvroField>, String>,
+    /// Its record, or why it has none.
+    record: Result<TypeRef, String>,
 }
 
 /// How a body says of which type it is.
@@ -178,7 +178,8 @@ impl ValueSchema {
                 let (name, object) = read.map_err(|e| Error::Decision(format!("value schema: {e}")))?;
                 let fields = object.avro();
                 let types = fields.iter().map(|field| field.kind.types()).sum::<usize>() + 1;
-                let branches = vec![Branch { name: Arc::from(name), fields: Ok(fields) }];
+                let record = Ok(Avro::Record(fields).into());
+                let branches = vec![Branch { name: Arc::from(name), record }];
                 let reader = Reader::Json(Arc::new(object));
                 Ok(ValueSchema { branches, form: Form::Single, reader, types })
             }
@@ -193,9 +194,10 @@ impl ValueSchema {
         let types = defined.iter().filter_map(|d| d.message.as_ref().ok()).map(|message| message.types()).sum();
         let places = defined.iter().enumerate().map(|(number, d)| (d.path.clone(), number)).collect();
         let messages: Vec<_> = defined.iter().map(|d| d.message.clone().ok()).collect();
-        let branches = defined
-            .into_iter()
-            .map(|d| Branch { name: Arc::from(d.name), fields: d.message.map(|message| message.avro()) });
+        let branches = defined.into_iter().map(|d| Branch {
+            name: Arc::from(d.name),
+            record: d.message.map(|message| Avro::Record(message.avro()).into()),
+        });
         let reader = Reader::Protobuf(messages.into());
         ValueSchema { branches: branches.collect(), form: Form::Messages(Arc::new(places)), reader, types }
     }
@@ -212,7 +214,7 @@ impl ValueSchema {
             (Avro::Union(kinds), Some(parts)) => {
                 (Form::Union, kinds.iter().zip(parts).map(|(kind, json)| Branch::new(kind, json)).collect())
             }
-            (single, _) => (Form::Single, vec![Branch::new(single, &json)]),
+            _ => (Form::Single, vec![Branch::new(&avro, &json)]),
         };
         Ok(ValueSchema { branches, form, reader: Reader::Avro, types: avro.types() })
     }
@@ -246,7 +248,7 @@ impl ValueSchema {
 
     /// The types in the order of their numbers: full name, and the fields of one that is a record.
     pub(super) fn branches(&self) -> impl Iterator<Item = (&str, Option<&[AvroField]>)> {
-        self.branches.iter().map(|branch| (&*branch.name, branch.fields.as_deref().ok()))
+        self.branches.iter().map(|branch| (&*branch.name, branch.fields().ok()))
     }
 
     /// The fields of those types that a table takes, by full name.
@@ -255,8 +257,8 @@ impl ValueSchema {
     /// One of them has no columns, or there is none.
     pub(super) fn records(&self, types: &Types) -> Result<Vec<(&str, &[AvroField])>, String> {
         let taken = self.branches.iter().filter(|branch| types.take(&branch.name));
-        let fields = taken.map(|branch| match &branch.fields {
-            Ok(fields) => Ok((&*branch.name, fields.as_slice())),
+        let fields = taken.map(|branch| match branch.fields() {
+            Ok(fields) => Ok((&*branch.name, fields)),
             Err(why) => Err(format!("record type {}: {why}", branch.name)),
         });
         match fields.collect::<Result<Vec<_>, _>>()? {
@@ -271,8 +273,8 @@ impl ValueSchema {
     /// The schema is no record, or a union.
     pub(super) fn only(&self) -> Result<&[AvroField], String> {
         match (&self.form, self.branches.as_slice()) {
-            (Form::Single, [Branch { fields: Ok(fields), .. }]) => Ok(fields),
-            (Form::Messages(_), [Branch { fields, .. }, ..]) => fields.as_deref().map_err(String::clone),
+            (Form::Single, [Branch { record: Err(_), .. }]) => Err(format!("a record is needed, this is {self}")),
+            (Form::Single, [one]) | (Form::Messages(_), [one, ..]) => one.fields(),
             (Form::Single | Form::Messages(_), _) => Err(format!("a record is needed, this is {self}")),
             (Form::Union, _) => Err(format!(
                 "a record is needed, this is {self}; several record types in one topic need `record_type` in each table, or \
@@ -293,10 +295,20 @@ impl std::fmt::Display for ValueSchema {
 }
 
 impl Branch {
-    fn new(kind: &Avro, json: &Value) -> Branch {
-        match kind {
-            Avro::Record(fields) => Branch { name: Arc::from(full_name(json)), fields: Ok(fields.clone()) },
-            other => Branch { name: Arc::from(other.to_string()), fields: Err(format!("a {other} is no record")) },
+    fn new(kind: &TypeRef, json: &Value) -> Branch {
+        match **kind {
+            Avro::Record(_) => Branch { name: Arc::from(full_name(json)), record: Ok(kind.clone()) },
+            _ => Branch { name: Arc::from(kind.to_string()), record: Err(format!("a {kind} is no record")) },
+        }
+    }
+
+    fn fields(&self) -> Result<&[AvroField], String> {
+        match &self.record {
+            Ok(kind) => match &**kind {
+                Avro::Record(fields) => Ok(fields),
+                other => Err(format!("a {other} is no record")),
+            },
+            Err(why) => Err(why.clone()),
         }
     }
 }

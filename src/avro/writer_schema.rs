@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::avro_type::{Avro, AvroField, Recursion, Recursive, TypeRef, Unit};
+
 /// How long a schema text may be.
 pub const SCHEMA_BYTES_MAX: usize = 2 << 20;
 /// How deeply types may be nested.
@@ -20,174 +22,38 @@ const TYPES_MAX: usize = 20_000;
 const WORDS_BYTES_MAX: usize = 16 << 20;
 /// How long a name may be. Each type that is declared repeats its namespace, and each path the names above it.
 const NAME_BYTES_MAX: usize = 1024;
-/// How many branches of a union are named in messages.
-const BRANCHES_SHOWN: usize = 10;
 /// How many aliases of a field are looked at.
 const ALIASES_MAX: usize = 64;
-
-/// The unit of a timestamp on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    Millis,
-    Micros,
-    Nanos,
-}
-
-/// An Avro type with its logical type; mentions of named types are shared, and none refers to itself.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Avro {
-    Null,
-    Boolean,
-    Int,
-    Long,
-    Float,
-    Double,
-    Bytes,
-    String,
-    Fixed(usize),
-    /// The symbols in the order of their numbers.
-    Enum(Arc<[Box<str>]>),
-    Array(Arc<Avro>),
-    Map(Arc<Avro>),
-    Record(Vec<AvroField>),
-    Union(Vec<Arc<Avro>>),
-    /// `size` is that of the fixed it annotates; `None` for bytes.
-    Decimal {
-        precision: u8,
-        scale: u8,
-        size: Option<usize>,
-    },
-    UuidText,
-    UuidBytes,
-    Date,
-    TimeMillis,
-    TimeMicros,
-    Timestamp {
-        unit: Unit,
-        utc: bool,
-    },
-    Duration,
-}
-
-/// A field of a record.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AvroField {
-    pub name: String,
-    pub kind: Arc<Avro>,
-    pub doc: Option<String>,
-    /// Names that the field had before.
-    pub aliases: Vec<String>,
-}
-
-impl Avro {
-    /// The non-null branch of a union of null and one other type, or of a union of one type.
-    pub fn optional(&self) -> Option<(&Arc<Avro>, bool)> {
-        let Avro::Union(branches) = self else { return None };
-        match branches.as_slice() {
-            [one] if **one != Avro::Null => Some((one, false)),
-            [a, b] if **a == Avro::Null && **b != Avro::Null => Some((b, true)),
-            [a, b] if **b == Avro::Null && **a != Avro::Null => Some((a, true)),
-            _ => None,
-        }
-    }
-
-    /// How many types there are when every mention of a named type is written out.
-    pub fn types(&self) -> usize {
-        match self {
-            Avro::Record(fields) => 1 + fields.iter().map(|f| f.kind.types()).sum::<usize>(),
-            Avro::Union(branches) => 1 + branches.iter().map(|b| b.types()).sum::<usize>(),
-            Avro::Array(inner) | Avro::Map(inner) => 1 + inner.types(),
-            _ => 1,
-        }
-    }
-
-    /// The least number of bytes that a value takes on the wire.
-    pub fn bytes_min(&self) -> usize {
-        match self {
-            Avro::Null => 0,
-            Avro::Float => 4,
-            Avro::Double => 8,
-            Avro::Fixed(n) | Avro::Decimal { size: Some(n), .. } => *n,
-            Avro::UuidBytes => 16,
-            Avro::Duration => 12,
-            Avro::Record(fields) => fields.iter().map(|f| f.kind.bytes_min()).fold(0, usize::saturating_add),
-            Avro::Union(branches) => 1usize.saturating_add(branches.iter().map(|b| b.bytes_min()).min().unwrap_or(0)),
-            _ => 1,
-        }
-    }
-}
-
-impl std::fmt::Display for Avro {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let stamp = |unit: &Unit| match unit {
-            Unit::Millis => "millis",
-            Unit::Micros => "micros",
-            Unit::Nanos => "nanos",
-        };
-        match self {
-            Avro::Null => f.write_str("null"),
-            Avro::Boolean => f.write_str("boolean"),
-            Avro::Int => f.write_str("int"),
-            Avro::Long => f.write_str("long"),
-            Avro::Float => f.write_str("float"),
-            Avro::Double => f.write_str("double"),
-            Avro::Bytes => f.write_str("bytes"),
-            Avro::String => f.write_str("string"),
-            Avro::Fixed(n) => write!(f, "fixed({n})"),
-            Avro::Enum(_) => f.write_str("enum"),
-            Avro::Array(_) => f.write_str("array"),
-            Avro::Map(_) => f.write_str("map"),
-            Avro::Record(_) => f.write_str("record"),
-            Avro::Union(branches) => {
-                f.write_str("union of ")?;
-                for (i, branch) in branches.iter().take(BRANCHES_SHOWN).enumerate() {
-                    let comma = if i == 0 { "" } else { ", " };
-                    write!(f, "{comma}{branch}")?;
-                }
-                if branches.len() > BRANCHES_SHOWN { f.write_str(", …") } else { Ok(()) }
-            }
-            Avro::Decimal { precision, scale, .. } => write!(f, "decimal({precision}, {scale})"),
-            Avro::UuidText | Avro::UuidBytes => f.write_str("uuid"),
-            Avro::Date => f.write_str("date"),
-            Avro::TimeMillis => f.write_str("time-millis"),
-            Avro::TimeMicros => f.write_str("time-micros"),
-            Avro::Timestamp { unit, utc: true } => write!(f, "timestamp-{}", stamp(unit)),
-            Avro::Timestamp { unit, utc: false } => write!(f, "local-timestamp-{}", stamp(unit)),
-            Avro::Duration => f.write_str("duration"),
-        }
-    }
-}
 
 /// Parses a schema text.
 ///
 /// # Errors
-/// The text is not JSON or not an Avro schema, a type contains itself, or the schema is beyond the limits of this module;
-/// the message says where.
-pub fn parse(text: &str) -> Result<Arc<Avro>, String> {
+/// The text is not JSON or not an Avro schema, or the schema is beyond the limits of this module; the message says where.
+pub fn parse(text: &str) -> Result<TypeRef, String> {
     if text.len() > SCHEMA_BYTES_MAX {
         return Err(format!("the schema has {} bytes, the limit is {SCHEMA_BYTES_MAX}", text.len()));
     }
     let json: Value = serde_json::from_str(text).map_err(|e| format!("the schema is not json: {e}"))?;
-    let sized = Parser { named: HashMap::new() }.any(&json, &At { path: "", namespace: "", depth: 0 })?;
-    Ok(sized.kind)
+    let mut parser = Parser { named: HashMap::new(), recursion: Arc::default() };
+    Ok(parser.any(&json, &At { path: "", namespace: "", depth: 0 })?.kind)
 }
 
 /// A parsed type with what it adds to the limits.
 #[derive(Clone)]
 struct Sized {
-    kind: Arc<Avro>,
+    kind: TypeRef,
     types: usize,
     depth: usize,
     words: usize,
 }
 
 impl Sized {
-    fn leaf(kind: Avro) -> Sized {
-        Sized { kind: Arc::new(kind), types: 1, depth: 1, words: 0 }
+    fn leaf(name: impl Into<Arc<str>>, kind: Avro) -> Sized {
+        Sized { kind: TypeRef::new(name, kind), types: 1, depth: 1, words: 0 }
     }
 
     /// A type of these parts, with `words` bytes of names, docs and symbols of its own.
-    fn of(kind: Avro, parts: &[Sized], words: usize, at: &At<'_>) -> Result<Sized, String> {
+    fn of(kind: TypeRef, parts: &[Sized], words: usize, at: &At<'_>) -> Result<Sized, String> {
         let types = parts.iter().map(|p| p.types).fold(1, usize::saturating_add);
         let words = parts.iter().map(|p| p.words).fold(words, usize::saturating_add);
         let depth = parts.iter().map(|p| p.depth).max().unwrap_or(0) + 1;
@@ -202,7 +68,7 @@ impl Sized {
         if depth > DEPTH_MAX {
             return Err(at.fault(format!("types are nested more than {DEPTH_MAX} deep")));
         }
-        Ok(Sized { kind: Arc::new(kind), types, depth, words })
+        Ok(Sized { kind, types, depth, words })
     }
 }
 
@@ -224,9 +90,16 @@ impl At<'_> {
     }
 }
 
-/// A type contains itself while its name is here without a type.
 struct Parser {
-    named: HashMap<String, Option<Sized>>,
+    named: HashMap<String, Named>,
+    recursion: Arc<Recursion>,
+}
+
+/// A named type.
+enum Named {
+    /// It is being parsed: a mention of it now is inside itself. The number is that of its declaration.
+    Open(usize),
+    Known(Sized),
 }
 
 impl Parser {
@@ -256,15 +129,17 @@ impl Parser {
                 check_length(name, at)?;
                 let full = full_name(name, at.namespace);
                 return match self.named.get(&full).or_else(|| self.named.get(name)) {
-                    Some(Some(known)) => Ok(known.clone()),
-                    Some(None) => Err(at.fault(format!(
-                        "type `{full}` contains itself, which has no table column (recursive types are not supported yet)"
-                    ))),
+                    Some(Named::Known(known)) => Ok(known.clone()),
+                    Some(Named::Open(number)) => {
+                        let all = self.recursion.clone();
+                        let inside = Recursive { full_name: full.as_str().into(), number: *number, all };
+                        Ok(Sized::leaf(short_name(&full), Avro::Recursive(inside)))
+                    }
                     None => Err(at.fault(format!("unknown type `{name}`"))),
                 };
             }
         };
-        Ok(Sized::leaf(kind))
+        Ok(Sized::leaf(name, kind))
     }
 
     fn union(&mut self, branches: &[Value], at: &At<'_>) -> Result<Sized, String> {
@@ -281,7 +156,7 @@ impl Parser {
             parsed.push(branch);
         }
         let branches = parsed.iter().map(|b| b.kind.clone()).collect();
-        Sized::of(Avro::Union(branches), &parsed, 0, at)
+        Sized::of(TypeRef::new("union", Avro::Union(branches)), &parsed, 0, at)
     }
 
     fn object(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
@@ -295,7 +170,7 @@ impl Parser {
             _ => {
                 let inner = self.any(kind, &At { depth: at.depth + 1, ..*at })?;
                 Ok(match logical(object, &inner.kind) {
-                    Some(kind) => Sized::leaf(kind),
+                    Some(kind) => Sized::leaf(inner.kind.name, kind),
                     None => inner,
                 })
             }
@@ -306,13 +181,14 @@ impl Parser {
         &mut self,
         object: &Map<String, Value>,
         of: &str,
-        make: fn(Arc<Avro>) -> Avro,
+        make: fn(TypeRef) -> Avro,
         at: &At<'_>,
     ) -> Result<Sized, String> {
         let items = object.get(of).ok_or_else(|| at.fault(format!("no `{of}`")))?;
-        let path = at.below(if of == "items" { "element" } else { "value" });
+        let (name, below) = if of == "items" { ("array", "element") } else { ("map", "value") };
+        let path = at.below(below);
         let items = self.any(items, &At { path: &path, depth: at.depth + 1, ..*at })?;
-        Sized::of(make(items.kind.clone()), std::slice::from_ref(&items), 0, at)
+        Sized::of(TypeRef::new(name, make(items.kind.clone())), std::slice::from_ref(&items), 0, at)
     }
 
     fn record(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
@@ -343,9 +219,9 @@ impl Parser {
             parsed.push(AvroField { name: name.to_string(), kind: sized.kind.clone(), doc, aliases });
             sizes.push(sized);
         }
-        let sized = Sized::of(Avro::Record(parsed), &sizes, words, at)?;
-        self.named.insert(full, Some(sized.clone()));
-        Ok(sized)
+        let kind = TypeRef::new(short_name(&full), Avro::Record(parsed));
+        let sized = Sized::of(kind, &sizes, words, at)?;
+        Ok(self.close(full, sized))
     }
 
     fn enumeration(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
@@ -355,9 +231,8 @@ impl Parser {
         let symbols = symbols.iter().map(|s| s.as_str().map(Box::from)).collect::<Option<Arc<[Box<str>]>>>();
         let symbols = symbols.ok_or_else(|| at.fault("an enum symbol that is not text"))?;
         let words = symbols.iter().map(|s| s.len() + 1).sum();
-        let sized = Sized::of(Avro::Enum(symbols), &[], words, at)?;
-        self.named.insert(full, Some(sized.clone()));
-        Ok(sized)
+        let sized = Sized::of(TypeRef::new(short_name(&full), Avro::Enum(symbols)), &[], words, at)?;
+        Ok(self.close(full, sized))
     }
 
     fn fixed(&mut self, object: &Map<String, Value>, at: &At<'_>) -> Result<Sized, String> {
@@ -365,9 +240,8 @@ impl Parser {
         let size = object.get("size").and_then(Value::as_u64).ok_or_else(|| at.fault("a fixed without a size"))?;
         let size = i32::try_from(size).map_err(|_| at.fault(format!("a fixed of {size} bytes")))? as usize;
         let plain = Avro::Fixed(size);
-        let sized = Sized::leaf(logical(object, &plain).unwrap_or(plain));
-        self.named.insert(full, Some(sized.clone()));
-        Ok(sized)
+        let sized = Sized::leaf(short_name(&full), logical(object, &plain).unwrap_or(plain));
+        Ok(self.close(full, sized))
     }
 
     /// Opens a named type; its full name and the namespace of what is inside.
@@ -380,14 +254,26 @@ impl Parser {
             return Err(at.fault(format!("type `{full}` is defined twice")));
         }
         let namespace = full.rsplit_once('.').map(|(namespace, _)| namespace.to_string()).unwrap_or_default();
-        self.named.insert(full.clone(), None);
+        self.named.insert(full.clone(), Named::Open(self.named.len()));
         Ok((full, namespace))
+    }
+
+    /// A named type is known from here on, also where it was mentioned inside itself.
+    fn close(&mut self, full: String, sized: Sized) -> Sized {
+        if let Some(Named::Open(number)) = self.named.insert(full, Named::Known(sized.clone())) {
+            self.recursion.close(number, &sized.kind);
+        }
+        sized
     }
 }
 
 /// A name with its namespace, unless it has one of its own.
 pub fn full_name(name: &str, namespace: &str) -> String {
     if name.contains('.') || namespace.is_empty() { name.to_string() } else { format!("{namespace}.{name}") }
+}
+
+fn short_name(full: &str) -> &str {
+    full.rsplit_once('.').map_or(full, |(_, name)| name)
 }
 
 fn check_length(name: &str, at: &At<'_>) -> Result<(), String> {

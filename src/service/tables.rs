@@ -45,6 +45,10 @@ pub fn event_shape(pipeline: &Pipeline, table: &settings::Table) -> EventShape {
             (None, []) => avro::Types::Any,
             (None, several) => avro::Types::Structs(several.to_vec()),
         },
+        recursive_types: match pipeline.recursive_types {
+            settings::RecursiveTypes::Refuse => avro::RecursiveTypes::Refuse,
+            settings::RecursiveTypes::Json => avro::RecursiveTypes::Json,
+        },
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) const PIPELINE: Keys = Keys {
         "dead_letter",
         "max_bad_ratio",
         "on_incompatible_schema",
+        "recursive_types",
     ],
     not_built: &["merge"],
 };

@@ -189,6 +189,8 @@ pub struct Pipeline {
     pub on_bad_record: OnBadRecord,
     /// What happens to the records of a schema that does not fit the tables.
     pub on_incompatible_schema: OnIncompatibleSchema,
+    /// What becomes of a type that contains itself.
+    pub recursive_types: RecursiveTypes,
     /// The topic of rejected records, where there is one.
     pub dead_letter: Option<String>,
     /// The share of bad records, from 0 to 1, beyond which the pipeline stops.
@@ -360,6 +362,15 @@ pub enum LogFormat {
     #[default]
     Text,
     /// A JSON object each, for programs.
+    Json,
+}
+
+/// What becomes of a type that contains itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecursiveTypes {
+    /// Its schema fits no table.
+    Refuse,
+    /// Where it contains itself, the column is JSON text.
     Json,
 }
 

@@ -9,7 +9,7 @@ use super::read::{Item, Section};
 use super::record_types;
 use super::{
     Catalog, CatalogKind, Commit, Delete, Mode, OnBadRecord, OnIncompatibleSchema, OnUnknownType, Pipeline, RecordKey,
-    Start, Table, TableRef, Topics, keys,
+    RecursiveTypes, Start, Table, TableRef, Topics, keys,
 };
 
 const LINEAGE: &str = "_kafka";
@@ -66,6 +66,7 @@ pub(super) fn pipeline(name: &str, item: Item<'_>, context: &mut Context<'_>, fa
         start: start(&section, faults),
         on_bad_record: on_bad_record(&section, faults),
         on_incompatible_schema: on_incompatible_schema(&section, faults),
+        recursive_types: recursive_types(&section, faults),
         dead_letter: dead_letter(&section, faults),
         max_bad_ratio: max_bad_ratio(&section, faults),
     };
@@ -119,6 +120,11 @@ fn on_bad_record(section: &Section<'_>, faults: &mut Faults) -> OnBadRecord {
 fn on_incompatible_schema(section: &Section<'_>, faults: &mut Faults) -> OnIncompatibleSchema {
     let valid = [("stop", OnIncompatibleSchema::Stop), ("dead_letter", OnIncompatibleSchema::DeadLetter)];
     choice(section, "on_incompatible_schema", &valid, &[], faults).unwrap_or(OnIncompatibleSchema::Stop)
+}
+
+fn recursive_types(section: &Section<'_>, faults: &mut Faults) -> RecursiveTypes {
+    let valid = [("refuse", RecursiveTypes::Refuse), ("json", RecursiveTypes::Json)];
+    choice(section, "recursive_types", &valid, &[], faults).unwrap_or(RecursiveTypes::Refuse)
 }
 
 fn dead_letter(section: &Section<'_>, faults: &mut Faults) -> Option<String> {

@@ -8,8 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::read::show_size;
 use super::{
     Brokers, Catalog, CatalogKind, Delete, LogFormat, Mode, Observe, OnBadRecord, OnIncompatibleSchema, OnUnknownType,
-    PartitionField, Pipeline, RecordKey, RegistryUrl, Role, Settings, SortField, SqlUri, Start, SubjectStrategy, Table,
-    Topics, Transform,
+    PartitionField, Pipeline, RecordKey, RecursiveTypes, RegistryUrl, Role, Settings, SortField, SqlUri, Start,
+    SubjectStrategy, Table, Topics, Transform,
 };
 
 const HIDDEN: &str = "***";
@@ -207,6 +207,11 @@ fn show_pipeline(f: &mut Formatter<'_>, pipeline: &Pipeline) -> fmt::Result {
     };
     writeln!(f, "    on_bad_record: {on_bad_record}")?;
     writeln!(f, "    on_incompatible_schema: {on_incompatible_schema}")?;
+    let recursive_types = match pipeline.recursive_types {
+        RecursiveTypes::Refuse => "refuse",
+        RecursiveTypes::Json => "json",
+    };
+    writeln!(f, "    recursive_types: {recursive_types}")?;
     if let Some(topic) = &pipeline.dead_letter {
         writeln!(f, "    dead_letter: {{topic: {}}}", quoted(topic))?;
     }

@@ -222,6 +222,56 @@ async fn a_verdict_says_what_cannot_be_with_path_and_types_and_the_registrys_ans
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_union_gains_branches_while_events_of_both_schemas_are_mixed() {
+    let fields = |more: &str| {
+        format!(
+            r#",{{"name":"u","type":["null","int",{{"type":"record","name":"P","fields":[{{"name":"a","type":"int"}}]}}{more}]}}"#
+        )
+    };
+    let (few, many) = (schema(&fields("")), schema(&fields(r#","string""#)));
+    let plain = schema(r#",{"name":"u","type":["null","int"]}"#);
+    for tables in [vec![ICEBERG], vec![ICEBERG_V3], vec![DELTA], vec![DELTA, ICEBERG_V3]] {
+        let world = world(&tables, "").await;
+        let wire = |id: u32, key: u8, union: &[u8]| [&[0][..], &id.to_be_bytes(), &[key * 2], union].concat();
+        let old = register(&world, &few);
+        world.send(0, &[wire(old, 1, &[2, 10]), wire(old, 2, &[4, 12]), wire(old, 3, &[0])]);
+        world.catch_up().await.unwrap();
+
+        let (report, text, ended) = verdict(&world, Some(&many)).await;
+        assert!(ended.is_ok(), "{text}");
+        assert_eq!(actions(&report), [("u.string".to_owned(), "add_column".to_owned())], "{text}");
+        let (_, text, ended) = verdict(&world, Some(&schema(r#",{"name":"u","type":["null","boolean"]}"#))).await;
+        assert!(ended.is_err() && text.contains("no branch of the union takes values of this type"), "{text}");
+
+        let new = register(&world, &many);
+        let one = register(&world, &plain);
+        world.send(
+            0,
+            &[wire(new, 4, &[6, 2, b's']), wire(old, 5, &[2, 14]), wire(one, 6, &[2, 16]), wire(new, 1, &[4, 18])],
+        );
+        world.catch_up().await.unwrap();
+        for table in ["ice", "lake"].iter().filter(|c| tables.iter().any(|t| t.contains(&format!("catalog: {c}")))) {
+            let expected = [
+                json!({"id": 1, "u": {"tag": "P", "P": {"a": 9}}}),
+                json!({"id": 2, "u": {"tag": "P", "P": {"a": 6}}}),
+                json!({"id": 3}),
+                json!({"id": 4, "u": {"tag": "string", "string": "s"}}),
+                json!({"id": 5, "u": {"tag": "int", "int": 7}}),
+                json!({"id": 6, "u": {"tag": "int", "int": 8}}),
+            ];
+            assert_eq!(rows(&world, &format!("{table}.market.trades")).await, expected, "{tables:?}");
+        }
+    }
+    let world = world(&[ICEBERG], "").await;
+    let old = register(&world, &plain);
+    world.send(0, &[[&[0][..], &old.to_be_bytes(), &[2, 2, 2]].concat()]);
+    world.catch_up().await.unwrap();
+    let (_, text, ended) = verdict(&world, Some(&few)).await;
+    let expected = "column u is int in the table and cannot become struct<tag: string, int: int, P: struct<a: int>>: a column of one type";
+    assert!(ended.is_err() && text.contains(expected), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_does_not_fit_stops_behind_what_came_before_it() {
     let world = world(&[ICEBERG], "").await;
     let n = |kind: &str| schema(&format!(r#",{{"name":"n","type":"{kind}"}}"#));

@@ -144,19 +144,99 @@ fn nested() -> Vec<Cell> {
     ]
 }
 
+fn unions() -> Vec<Cell> {
+    let string = |text: &str| bytes(text.as_bytes());
+    let at = |branch: i64, value: Vec<u8>| [long(branch), value].concat();
+    let parts = |values: [u32; 3]| values.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    let double = |value: f64| value.to_le_bytes().to_vec();
+    let record =
+        r#"{"type":"record","name":"x.P","fields":[{"name":"a","type":"int"},{"name":"b","type":["null","string"]}]}"#;
+    let all = format!(
+        r#"["null","boolean","int","long","double","bytes","string",{{"type":"fixed","name":"F2","size":2}},
+            {{"type":"enum","name":"Side","symbols":["BUY","SELL"]}},{record},{{"type":"record","name":"Gone","fields":[]}},
+            {{"type":"array","items":["int","string"]}},{{"type":"map","values":"long"}}]"#
+    );
+    vec![
+        (
+            "union",
+            leaked(all),
+            vec![
+                long(0),
+                at(1, vec![1]),
+                at(2, long(i32::MIN.into())),
+                at(3, long(i64::MAX)),
+                at(4, double(f64::NAN)),
+                at(4, double(-0.0)),
+                at(5, bytes(&[])),
+                at(6, string("\u{1F984}")),
+                at(6, string("")),
+                at(7, vec![0, 0xff]),
+                at(8, long(1)),
+                at(9, [long(-1), long(0)].concat()),
+                at(10, vec![]),
+                at(11, long(0)),
+                at(11, [long(2), at(0, long(7)), at(1, string("x")), long(0)].concat()),
+                at(12, [long(1), string("k"), long(-1), long(0)].concat()),
+            ],
+        ),
+        (
+            "union_of_logical",
+            r#"[{"type":"int","logicalType":"date"},{"type":"long","logicalType":"timestamp-micros"},{"type":"string","logicalType":"uuid"},
+                {"type":"bytes","logicalType":"decimal","precision":38,"scale":2}]"#,
+            vec![
+                at(0, long(YEAR_1 / 86_400_000)),
+                at(0, long(-1)),
+                at(1, long(YEAR_10000 * 1000 - 1)),
+                at(2, string("00112233-4455-6677-8899-aabbccddeeff")),
+                at(3, bytes(&(10i128.pow(38) - 1).to_be_bytes())),
+            ],
+        ),
+        (
+            "duration",
+            r#"{"type":"fixed","name":"D12","size":12,"logicalType":"duration"}"#,
+            vec![parts([0; 3]), parts([u32::MAX; 3]), parts([1, 2, 3])],
+        ),
+        ("only_null", r#""null""#, vec![]),
+    ]
+}
+
+/// A schema that is made once for the whole run.
+fn leaked(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+/// What contains itself, under `recursive_types: json`.
+fn recursive() -> Vec<Cell> {
+    let node = |value: &str, inner: Vec<u8>| [bytes(value.as_bytes()), inner].concat();
+    let nothing = || [long(0), long(0)].concat();
+    let one = |child: Vec<u8>| [long(0), long(1), child, long(0)].concat();
+    let next = |after: Vec<u8>| [long(1), after, long(0)].concat();
+    vec![(
+        "tree",
+        r#"{"type":"record","name":"Tree","fields":[{"name":"text","type":"string"},{"name":"next","type":["null","Tree"]},
+            {"name":"children","type":{"type":"array","items":"Tree"}}]}"#,
+        vec![
+            node("leaf", nothing()),
+            node("", next(node("\u{1F984}\"", nothing()))),
+            node("root", one(node("child", one(node("grandchild", nothing()))))),
+        ],
+    )]
+}
+
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/types").join(format!("{name}.expected"))
 }
 
 /// Writes every value of every column through a pipeline and reads it back; a line per column type and value.
 async fn written(table: &str, name: &str, cells: &[Cell]) -> String {
-    let world = world(&[table], "").await;
+    let world = world(&[table], "    recursive_types: json\n").await;
     world.registry.as_ref().unwrap().set_level(None, Level::None).unwrap();
     let fields: Vec<_> = cells.iter().map(|(name, kind, _)| format!(r#",{{"name":"{name}","type":{kind}}}"#)).collect();
     let id = register(&world, &schema(&fields.concat()));
     let rows = cells.iter().map(|(.., values)| values.len()).max().unwrap();
     let row = |n: usize| {
-        let values = cells.iter().map(|(.., values)| values[n.min(values.len() - 1)].clone());
+        let values = cells.iter().map(|(.., values)| values.get(n.min(values.len().max(1) - 1)).cloned());
+        let values = values.map(Option::unwrap_or_default);
         let body: Vec<u8> = std::iter::once(long(n as i64)).chain(values).flatten().collect();
         [&[0][..], &id.to_be_bytes(), &body].concat()
     };
@@ -172,7 +252,10 @@ async fn written(table: &str, name: &str, cells: &[Cell]) -> String {
     let options = FormatOptions::default().with_null("NULL");
     let mut text = String::new();
     for (column, _, values) in cells {
-        let array = batch.column_by_name(column).unwrap();
+        let Some(array) = batch.column_by_name(column) else {
+            text.push_str(&format!("{column} has no column\n"));
+            continue;
+        };
         let formatter = ArrayFormatter::try_new(array, &options).unwrap();
         for (n, value) in values.iter().enumerate() {
             text.push_str(&format!("{column} {value:02x?} = {:?}\n", formatter.value(n).to_string()));
@@ -195,7 +278,7 @@ async fn check(table: &str, name: &str, file: &str, cells: &[Cell]) {
 }
 
 fn of_every_format() -> Vec<Cell> {
-    [numbers(), texts_and_bytes(), times(), nested()].concat()
+    [numbers(), texts_and_bytes(), times(), nested(), unions(), recursive()].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::tree::Tree;
-use crate::avro::writer_schema::{Avro, AvroField, SCHEMA_BYTES_MAX, Unit};
+use crate::avro::avro_type::{Avro, AvroField, TypeRef, Unit};
+use crate::avro::writer_schema::SCHEMA_BYTES_MAX;
 
 /// How deeply types may be nested, references included.
 const DEPTH_MAX: usize = 64;
@@ -325,9 +326,9 @@ fn string(tree: &Tree) -> Kind {
 
 impl Node {
     /// The Avro type that a value is written as.
-    pub fn avro(&self) -> Arc<Avro> {
-        let kind = Arc::new(self.kind.avro());
-        if self.nullable { Arc::new(Avro::Union(vec![Arc::new(Avro::Null), kind])) } else { kind }
+    pub fn avro(&self) -> TypeRef {
+        let kind = self.kind.avro().into();
+        if self.nullable { Avro::Union(vec![Avro::Null.into(), kind]).into() } else { kind }
     }
 }
 

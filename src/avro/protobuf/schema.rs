@@ -6,7 +6,8 @@ use std::sync::Arc;
 use prost_reflect::{Cardinality, DescriptorPool, FieldDescriptor, FileDescriptor, MessageDescriptor};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
-use crate::avro::writer_schema::{Avro, AvroField, SCHEMA_BYTES_MAX, Unit};
+use crate::avro::avro_type::{Avro, AvroField, TypeRef, Unit};
+use crate::avro::writer_schema::SCHEMA_BYTES_MAX;
 
 /// How deeply messages may be nested.
 const DEPTH_MAX: usize = 64;
@@ -359,12 +360,12 @@ impl Field {
         }
     }
 
-    fn avro(&self) -> Arc<Avro> {
-        let kind = Arc::new(self.kind.avro());
+    fn avro(&self) -> TypeRef {
+        let kind: TypeRef = self.kind.avro().into();
         match self.count {
-            Count::Repeated => Arc::new(Avro::Array(kind)),
-            Count::Map(_) => Arc::new(Avro::Map(kind)),
-            _ if self.nullable() => Arc::new(Avro::Union(vec![Arc::new(Avro::Null), kind])),
+            Count::Repeated => Avro::Array(kind).into(),
+            Count::Map(_) => Avro::Map(kind).into(),
+            _ if self.nullable() => Avro::Union(vec![Avro::Null.into(), kind]).into(),
             _ => kind,
         }
     }

@@ -26,6 +26,8 @@ enum Kind {
     Record(Vec<Named>),
     Array(Box<Kind>),
     Map(Box<Kind>),
+    /// Null, and types whose Avro names differ.
+    Union(Vec<Kind>),
 }
 
 #[derive(Clone)]
@@ -53,13 +55,39 @@ const PLAIN: [&str; 11] = [
 const WIDER: [(usize, usize); 3] = [(1, 2), (3, 4), (9, 10)];
 
 fn kind(random: &mut Random, depth: u64) -> Kind {
-    match random.below(if depth == 0 { 6 } else { 10 }) {
+    match random.below(if depth == 0 { 6 } else { 11 }) {
         0..=4 => Kind::Plain(PLAIN[random.below(PLAIN.len() as u64) as usize]),
         5 => Kind::Optional(Box::new(Kind::Plain(PLAIN[random.below(PLAIN.len() as u64) as usize]))),
         6 => Kind::Array(Box::new(kind(random, depth - 1))),
         7 => Kind::Map(Box::new(kind(random, depth - 1))),
         8 => Kind::Record(fields(random, depth - 1)),
+        9 => {
+            let values = kind(random, depth - 1);
+            union(random, vec![Kind::Map(Box::new(values))])
+        }
         _ => Kind::Optional(Box::new(Kind::Record(fields(random, depth - 1)))),
+    }
+}
+
+/// These branches and some more.
+fn union(random: &mut Random, mut branches: Vec<Kind>) -> Kind {
+    for _ in 0..=random.below(3) {
+        branches.insert(random.below(branches.len() as u64 + 1) as usize, kind(random, 0));
+    }
+    let mut names = std::collections::HashSet::new();
+    branches.retain(|branch| branch_name(branch).is_some_and(|name| names.insert(name)));
+    if branches.len() > 1 { Kind::Union(branches) } else { Kind::Map(Box::new(Kind::Plain(PLAIN[0]))) }
+}
+
+fn branch_name(kind: &Kind) -> Option<String> {
+    match kind {
+        Kind::Plain(plain) => {
+            let plain: serde_json::Value = serde_json::from_str(plain).unwrap();
+            plain["type"].as_str().or(plain.as_str()).map(str::to_owned)
+        }
+        Kind::Map(_) => Some("map".into()),
+        Kind::Array(_) => Some("array".into()),
+        Kind::Optional(_) | Kind::Record(_) | Kind::Union(_) => None,
     }
 }
 
@@ -95,6 +123,7 @@ fn changed(random: &mut Random, kind: &Kind) -> Kind {
         Kind::Plain(plain) => match random.below(12) {
             0 => Kind::Plain(PLAIN[random.below(PLAIN.len() as u64) as usize]),
             1 => Kind::Optional(Box::new(kind.clone())),
+            5 => union(random, vec![kind.clone()]),
             2..=4 => {
                 let wider = WIDER.iter().find(|(from, _)| PLAIN[*from] == *plain);
                 wider.map_or_else(|| kind.clone(), |(_, to)| Kind::Plain(PLAIN[*to]))
@@ -103,11 +132,22 @@ fn changed(random: &mut Random, kind: &Kind) -> Kind {
         },
         Kind::Optional(inner) => match changed(random, inner) {
             Kind::Optional(inner) => Kind::Optional(inner),
+            union @ Kind::Union(_) => union,
             inner => Kind::Optional(Box::new(inner)),
         },
         Kind::Record(fields) => Kind::Record(changed_fields(random, fields)),
         Kind::Array(items) => Kind::Array(Box::new(changed(random, items))),
         Kind::Map(values) => Kind::Map(Box::new(changed(random, values))),
+        // A branch may go, others come, and sometimes one type is left.
+        Kind::Union(branches) => {
+            let gone = random.below(2 * branches.len() as u64) as usize;
+            let left = branches.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, branch)| branch.clone());
+            match random.below(6) {
+                0 => left.take(1).map(|one| Kind::Optional(Box::new(one))).next().unwrap_or_else(|| kind.clone()),
+                1 | 2 => kind.clone(),
+                _ => union(random, left.collect()),
+            }
+        }
     }
 }
 
@@ -115,6 +155,10 @@ fn json(kind: &Kind, records: &mut usize) -> String {
     match kind {
         Kind::Plain(plain) => (*plain).to_owned(),
         Kind::Optional(inner) => format!(r#"["null",{}]"#, json(inner, records)),
+        Kind::Union(branches) => {
+            let branches: Vec<String> = branches.iter().map(|branch| json(branch, records)).collect();
+            format!(r#"["null",{}]"#, branches.join(","))
+        }
         Kind::Array(items) => format!(r#"{{"type":"array","items":{}}}"#, json(items, records)),
         Kind::Map(values) => format!(r#"{{"type":"map","values":{}}}"#, json(values, records)),
         Kind::Record(fields) => {
@@ -150,6 +194,11 @@ fn value(random: &mut Random, kind: &Kind, out: &mut Vec<u8>) {
             value(random, inner, out);
         }
         Kind::Record(fields) => fields.iter().for_each(|f| value(random, &f.kind, out)),
+        Kind::Union(branches) => {
+            let branch = random.below(branches.len() as u64 + 1) as usize;
+            out.extend(long(branch as i64));
+            branch.checked_sub(1).iter().for_each(|at| value(random, &branches[*at], out));
+        }
         Kind::Array(items) => {
             for _ in 0..random.below(3) {
                 out.extend(long(1));

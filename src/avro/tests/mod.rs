@@ -4,13 +4,15 @@ mod bad_records;
 mod evolution;
 mod keys;
 mod oracle;
+mod recursive;
 mod schemas;
+mod unions;
 mod values;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UnionArray};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, Time32MillisecondType,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
@@ -28,6 +30,7 @@ pub fn upsert(key: &[&str]) -> EventShape {
         delete: DeleteBy::Tombstone,
         lineage: None,
         types: Types::Any,
+        recursive_types: RecursiveTypes::Refuse,
     }
 }
 
@@ -149,6 +152,38 @@ pub fn render(array: &dyn Array, row: usize) -> String {
             let entries = array.as_map().value(row);
             format!("<{}>", (0..entries.len()).map(|i| render(&entries, i)).collect::<Vec<_>>().join(" "))
         }
+        DataType::Union(..) => render_union(array.as_any().downcast_ref().unwrap(), row),
+        DataType::Null => "null".into(),
         other => panic!("no rendering of {other}"),
     }
+}
+
+/// As the struct that a table has in its place: the branch's Avro name, then a value for each branch but null.
+fn render_union(array: &UnionArray, row: usize) -> String {
+    let DataType::Union(fields, _) = array.data_type() else { panic!() };
+    let (chosen, value) = (array.type_id(row), array.value(row));
+    if *value.data_type() == DataType::Null || value.is_null(0) {
+        return "null".into();
+    }
+    let branches: Vec<_> = fields.iter().filter(|(_, field)| *field.data_type() != DataType::Null).collect();
+    if branches.len() == 1 {
+        return render(&value, 0);
+    }
+    let mut parts = Vec::new();
+    for (id, field) in branches {
+        let is_named = field.name().ends_with(|last: char| last.is_ascii_digit());
+        let name = match field.data_type() {
+            _ if is_named => field.name(),
+            DataType::Date32 | DataType::Time32(_) => "int",
+            DataType::Time64(_) | DataType::Timestamp(..) => "long",
+            DataType::Decimal128(..) => "bytes",
+            DataType::FixedSizeBinary(_) => "string",
+            _ => field.name(),
+        };
+        if id == chosen {
+            parts.insert(0, format!("{name:?}"));
+        }
+        parts.push(if id == chosen { render(&value, 0) } else { "null".into() });
+    }
+    format!("{{{}}}", parts.join(" "))
 }

@@ -65,11 +65,30 @@ impl Generator {
 
     fn optional(&mut self, depth: usize) -> Json {
         let kind = self.kind(depth);
-        match self.random.below(4) {
-            0 => json!(["null", kind]),
-            1 => json!([kind, "null"]),
+        match self.random.below(9) {
+            0 | 1 => json!(["null", kind]),
+            2 | 3 => json!([kind, "null"]),
+            4 => self.union(depth, kind),
             _ => kind,
         }
+    }
+
+    /// A union of types that all have names of their own, with or without null among them.
+    fn union(&mut self, depth: usize, first: Json) -> Json {
+        let mut branches = vec![first];
+        for _ in 0..=self.random.below(3) {
+            branches.push(self.kind(depth));
+        }
+        if self.random.below(2) == 0 {
+            branches.insert(self.random.below(branches.len() as u64) as usize, json!("null"));
+        }
+        let mut seen = std::collections::HashSet::new();
+        branches.retain(|branch| {
+            // To apache-avro all decimals are one type, whatever they annotate.
+            let logical = branch["logicalType"].as_str().unwrap_or_default().to_owned();
+            seen.insert(avro_name(branch)) && (logical.is_empty() || seen.insert(logical))
+        });
+        json!(branches)
     }
 
     fn kind(&mut self, depth: usize) -> Json {
@@ -173,6 +192,12 @@ impl Generator {
             }
         }
     }
+}
+
+/// What a type is called as a branch.
+fn avro_name(schema: &Json) -> String {
+    let kind = schema["name"].as_str().or(schema["type"].as_str()).or(schema.as_str());
+    kind.unwrap_or_default().to_owned()
 }
 
 fn arrow_avro_rows(schema: &str, messages: &[Vec<u8>]) -> Vec<String> {

@@ -49,6 +49,23 @@ fn every_avro_type_has_its_column_type() {
         (r#"{"type":"string","logicalType":"colour"}"#, "f!: string"),
         (r#"{"type":"string","logicalType":"timestamp-millis"}"#, "f!: string"),
         (r#"{"type":"bytes","logicalType":"decimal","precision":2,"scale":5}"#, "f!: binary"),
+        (
+            r#"{"type":"fixed","name":"D","size":12,"logicalType":"duration"}"#,
+            "f!: struct<months: long, days: long, millis: long>",
+        ),
+        (r#"["null","int","string"]"#, "f: struct<tag: string, int: int, string: string>"),
+        (
+            r#"[{"type":"int","logicalType":"date"},{"type":"map","values":["int","bytes"]},{"type":"record","name":"n.E","fields":[]},
+                {"type":"fixed","name":"n.F","size":2}]"#,
+            "f!: struct<tag: string, int: date, map: map<string, struct<tag: string, int: int, bytes: binary>>, F: fixed[2]>",
+        ),
+        // What is only ever null has nothing to keep.
+        (r#""null""#, ""),
+        (r#"["null"]"#, ""),
+        (
+            r#"{"type":"record","name":"S","fields":[{"name":"a","type":"int"},{"name":"b","type":"null"}]}"#,
+            "f!: struct<a: int>",
+        ),
     ];
     for (avro, column) in cases {
         assert_eq!(table(&format!(r#"{{"name":"f","type":{avro}}}"#), &append(), 3).as_deref(), Ok(column), "{avro}");
@@ -58,9 +75,19 @@ fn every_avro_type_has_its_column_type() {
 #[test]
 fn what_has_no_column_type_is_refused_with_its_path() {
     let cases = [
-        (r#""null""#, "field `f`: a type that is only null"),
-        (r#"["null","int","string"]"#, "field `f`: a union of null, int, string has no column type yet"),
-        (r#"{"type":"fixed","name":"D","size":12,"logicalType":"duration"}"#, "field `f`: a duration"),
+        (
+            r#"["int",{"type":"int","logicalType":"date"}]"#,
+            "field `f`: two branches of its union are named `int`: give one of the types another name",
+        ),
+        (
+            r#"[{"type":"record","name":"a.X","fields":[]},{"type":"fixed","name":"b.x","size":2}]"#,
+            "field `f`: two branches of its union are named `x`",
+        ),
+        (r#"["int",{"type":"fixed","name":"Tag","size":2}]"#, "field `f`: a branch of its union is named `Tag`"),
+        (
+            r#"["int",{"type":"record","name":"Deep","fields":[{"name":"g","type":{"type":"array","items":"null"}}]}]"#,
+            "field `f.Deep.g.element`: a type that is only null",
+        ),
         (
             r#"{"type":"long","logicalType":"timestamp-nanos"}"#,
             "field `f`: timestamp-nanos needs a table of format version 3",
@@ -70,11 +97,8 @@ fn what_has_no_column_type_is_refused_with_its_path() {
             "field `f.element.value`: a type that is only null",
         ),
         (r#"{"type":"record","name":"S","fields":[]}"#, "field `f`: a record without fields"),
-        (
-            r#"{"type":"record","name":"S","fields":[{"name":"a","type":["int","string"]}]}"#,
-            "field `f.a`: a union of int, string",
-        ),
-        (r#"["null","R"]"#, "f: type `R` contains itself"),
+        (r#"{"type":"record","name":"S","fields":[{"name":"a","type":"null"}]}"#, "field `f`: a record without fields"),
+        (r#"["null","R"]"#, "field `f`: type `R` contains itself, which no table column can; `recursive_types: json`"),
         (r#"{"type":"bytes","logicalType":"decimal","precision":39,"scale":0}"#, "field `f`: decimal(39, 0)"),
         (r#""nothing""#, "f: unknown type `nothing`"),
         (r#"{"type":"fixed","name":"F","size":2147483647}"#, "field `f`: a fixed of 2147483647 bytes"),

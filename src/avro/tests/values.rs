@@ -138,7 +138,7 @@ fn what_avro_does_not_resolve_is_refused_with_both_types() {
         (DECIMAL_WIDE.into(), DECIMAL_SCALE.into(), "decimal(10, 3) cannot be read as the column's decimal(10, 2)"),
         (DECIMAL.into(), DECIMAL_WIDE.into(), "decimal(10, 2) cannot be read as the column's decimal(4, 2)"),
         (r#""long""#.into(), r#"["null","long"]"#.into(), "field `f` may be null, and its column is required"),
-        (r#""long""#.into(), r#"["int","long"]"#.into(), "a union of int, long cannot be read"),
+        (r#""long""#.into(), r#"["int","long"]"#.into(), "union of int, long cannot be read"),
         (list(r#""int""#), list(r#""string""#), "field `f.element`: string cannot be read as the column's int"),
         (list(r#""int""#), list(r#"["null","int"]"#), "field `f.element` may be null"),
     ];

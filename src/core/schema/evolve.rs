@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::names::{Named, matches};
 use super::promote::{Fit, TableFormat, fit, same_type};
+use super::union::branches_of;
 use super::{Field, TableSchema, Type};
 
 /// One difference between a table and what a schema asks of it. Paths are dotted: `order.price`.
@@ -194,6 +195,20 @@ impl Growth<'_> {
     }
 
     fn kind(&mut self, old: &Type, new: &Type, path: &str) -> Type {
+        match (branches_of(old), branches_of(new)) {
+            (Some(branches), None) => {
+                if !branches.iter().any(|branch| self.takes(&branch.kind, new)) {
+                    self.refuse(path, old, new, "no branch of the union takes values of this type".into());
+                }
+                return old.clone();
+            }
+            (None, Some(_)) => {
+                let why = "a column of one type cannot become a union: its rows do not say which branch they are";
+                self.refuse(path, old, new, why.into());
+                return old.clone();
+            }
+            _ => {}
+        }
         match (old, new) {
             (Type::Struct(a), Type::Struct(b)) => Type::Struct(self.fields(a, b, path)),
             (Type::List(a), Type::List(b)) => Type::List(Box::new(self.field(a, b, path))),
@@ -215,6 +230,13 @@ impl Growth<'_> {
                 }
             },
         }
+    }
+
+    /// Whether a column of type `old` holds values of type `new` without any change.
+    fn takes(&self, old: &Type, new: &Type) -> bool {
+        let mut growth = Growth { formats: self.formats, next: 0, changes: Vec::new() };
+        growth.kind(old, new, "");
+        growth.changes.is_empty()
     }
 
     fn refuse(&mut self, path: &str, from: &Type, to: &Type, why: String) {

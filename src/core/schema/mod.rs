@@ -5,6 +5,7 @@ mod change;
 mod evolve;
 mod names;
 mod promote;
+mod union;
 mod verdict;
 
 pub use self::arrow::{FIELD_ID_KEY, field_id, other_names, to_arrow};
@@ -12,6 +13,7 @@ pub use self::change::{Asked, SchemaChange, plan_change};
 pub use self::evolve::{Difference, Evolution, evolve};
 pub use self::names::{Named, check_names, learn_names, matches};
 pub use self::promote::{TableFormat, same_type};
+pub use self::union::{TAG, branches_of, union_of};
 pub use self::verdict::{Verdict, verdict};
 
 /// A column type, as wide as Iceberg and Delta can both say it. Names follow the Iceberg specification.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::schema::{learn_names, verdict};
+use crate::core::schema::{learn_names, union_of, verdict};
 
 const V2: &[TableFormat] = &[TableFormat::IcebergV2];
 const V3: &[TableFormat] = &[TableFormat::IcebergV3];
@@ -109,6 +109,42 @@ fn what_cannot_be_done_says_the_path_and_both_types() {
         found[0].starts_with("column a.element.b.value is long in the table and cannot become string"),
         "{found:?}"
     );
+}
+
+fn union(branches: &[(&str, Type)]) -> Type {
+    union_of(branches.iter().map(|(name, kind)| optional(name, kind.clone())).collect())
+}
+
+#[test]
+fn a_union_gains_branches_and_takes_what_one_of_them_holds() {
+    let record = |fields: &[&str]| Type::Struct(fields.iter().map(|name| optional(name, Type::Int)).collect());
+    let some = union(&[("int", Type::Int), ("P", record(&["a"]))]);
+    for formats in [V2, V3, DELTA, BOTH] {
+        let more = union(&[("string", Type::String), ("P", record(&["a", "b"])), ("int", Type::Int)]);
+        let found = changes(vec![optional("x", some.clone())], vec![optional("x", more.clone())], formats);
+        assert_eq!(found, ["adds column x.P.b (int)", "adds column x.string (string)"]);
+        // Fewer branches, or one type of them, change nothing.
+        for fewer in [some.clone(), union(&[("int", Type::Int)]), Type::Int, record(&["b"]), Type::Binary] {
+            assert_eq!(one(more.clone(), fewer, formats), "");
+        }
+        let found = one(some.clone(), Type::Boolean, formats);
+        assert!(found.ends_with("cannot become boolean: no branch of the union takes values of this type"), "{found}");
+        let found = one(some.clone(), record(&["a", "c"]), formats);
+        assert!(found.contains("no branch of the union takes"), "a record of another name is another branch: {found}");
+        for plain in [Type::Int, record(&["int", "P"]), list(Type::Int)] {
+            let found = one(plain.clone(), some.clone(), formats);
+            assert!(
+                found.starts_with(&format!("column x is {plain} in the table and cannot become {some}: ")),
+                "{found}"
+            );
+            assert!(found.ends_with("its rows do not say which branch they are"), "{found}");
+        }
+        let found = one(some.clone(), union(&[("int", Type::Date)]), formats);
+        assert!(found.starts_with("column x.int is int in the table and cannot become date"), "{found}");
+        let found =
+            changes(vec![optional("x", some.clone())], vec![optional("x", union(&[("p", Type::Int)]))], formats);
+        assert!(found[0].starts_with("column x.p: it differs from column P only in upper and lower case"), "{found:?}");
+    }
 }
 
 #[test]
