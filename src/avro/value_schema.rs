@@ -14,6 +14,8 @@ use crate::{Error, Result};
 
 /// How deeply a message may be declared inside of others.
 const MESSAGES_DEEP_MAX: i64 = 64;
+/// How long the reason may be for which a schema is refused.
+const REFUSAL_CHARS: usize = 2000;
 /// How many types are named in messages.
 const NAMES_SHOWN: usize = 20;
 
@@ -175,7 +177,7 @@ impl ValueSchema {
             SchemaKind::Avro => ValueSchema::avro(&schema.text),
             SchemaKind::Json => {
                 let read = json::read(&schema.text, &schema.imports);
-                let (name, object) = read.map_err(|e| Error::Decision(format!("value schema: {e}")))?;
+                let (name, object) = read.map_err(|e| refusal(&e))?;
                 let fields = object.avro();
                 let types = fields.iter().map(|field| field.kind.types()).sum::<usize>() + 1;
                 let record = Ok(Avro::Record(fields).into());
@@ -185,7 +187,7 @@ impl ValueSchema {
             }
             SchemaKind::Protobuf => {
                 let read = protobuf::read(&schema.text, &schema.imports);
-                read.map(ValueSchema::messages).map_err(|e| Error::Decision(format!("value schema: {e}")))
+                read.map(ValueSchema::messages).map_err(|e| refusal(&e))
             }
         }
     }
@@ -207,9 +209,8 @@ impl ValueSchema {
     /// # Errors
     /// As [`ValueSchema::parse`].
     pub fn avro(text: &str) -> Result<ValueSchema> {
-        let refuse = |e: String| Error::Decision(format!("value schema: {e}"));
-        let avro = writer_schema::parse(text).map_err(refuse)?;
-        let json: Value = serde_json::from_str(text).map_err(|e| refuse(e.to_string()))?;
+        let avro = writer_schema::parse(text).map_err(|e| refusal(&e))?;
+        let json: Value = serde_json::from_str(text).map_err(|e| refusal(&e.to_string()))?;
         let (form, branches) = match (&*avro, json.as_array()) {
             (Avro::Union(kinds), Some(parts)) => {
                 (Form::Union, kinds.iter().zip(parts).map(|(kind, json)| Branch::new(kind, json)).collect())
@@ -282,6 +283,13 @@ impl ValueSchema {
             )),
         }
     }
+}
+
+/// The words of a schema may be in the reason, and these may be long.
+fn refusal(why: &str) -> Error {
+    let shown: String = why.chars().take(REFUSAL_CHARS).collect();
+    let more = if shown.len() < why.len() { "…" } else { "" };
+    Error::Decision(format!("value schema: {shown}{more}"))
 }
 
 /// What it is, for messages.

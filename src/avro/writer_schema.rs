@@ -21,7 +21,7 @@ const TYPES_MAX: usize = 20_000;
 /// and a table's columns keep them at each place.
 const WORDS_BYTES_MAX: usize = 16 << 20;
 /// How long a name may be. Each type that is declared repeats its namespace, and each path the names above it.
-const NAME_BYTES_MAX: usize = 1024;
+pub const NAME_BYTES_MAX: usize = 1024;
 /// How many aliases of a field are looked at.
 const ALIASES_MAX: usize = 64;
 

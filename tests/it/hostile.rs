@@ -18,7 +18,7 @@ const STACK_BYTES: usize = 512 << 10;
 const TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Runs `work` on a small stack; its outcome, and the most memory that it held.
-fn confined<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> (T, usize) {
+pub fn confined<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> (T, usize) {
     let started = Instant::now();
     let run = move || memory::peak(work);
     let done = std::thread::Builder::new().name(what.to_owned()).stack_size(STACK_BYTES).spawn(run).unwrap().join();
@@ -26,7 +26,7 @@ fn confined<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'st
     done.unwrap()
 }
 
-fn append() -> EventShape {
+pub fn append() -> EventShape {
     let (key, record_key) = (None, None);
     EventShape {
         mode: Mode::Append,

@@ -16,6 +16,7 @@ mod deltalake;
 mod evolve;
 mod formats;
 mod hostile;
+mod hostile_values;
 mod iceberg;
 mod live;
 mod memory;

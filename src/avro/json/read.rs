@@ -20,6 +20,8 @@ use crate::avro::write::{put_bytes, put_index, put_long};
 
 /// Below it a double has all whole numbers.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// About what an entry of a map takes in memory while it is read.
+const ENTRY_BYTES: usize = 64;
 /// A field that did not come.
 const ABSENT: (usize, usize) = (usize::MAX, 0);
 /// In front of each item of an array or map: a block of one.
@@ -34,7 +36,7 @@ pub type Fault = (Reason, String);
 /// What is wrong, and where. `out` is of no use then.
 pub fn write(object: &Object, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let mut state = State { out, path: Vec::new(), slots: Vec::new(), reason: None };
+    let mut state = State { out, path: Vec::new(), slots: Vec::new(), spent: 0, reason: None };
     let read = json.deserialize_map(Fields { object, state: &mut state });
     let error = match read.and_then(|()| json.end()) {
         Ok(()) => return Ok(()),
@@ -53,6 +55,8 @@ struct State<'s, 'o> {
     path: Vec<&'s str>,
     /// Where the fields of the objects around it were written.
     slots: Vec<(usize, usize)>,
+    /// About what the entries of maps take in memory while they are read.
+    spent: usize,
     /// Why it failed, where that is not about the type.
     reason: Option<Reason>,
 }
@@ -64,7 +68,7 @@ impl State<'_, '_> {
     }
 
     fn check_size<E: serde::de::Error>(&mut self) -> Result<(), E> {
-        if self.out.len() > RECORD_BYTES_MAX { Err(self.fail(Reason::TooLarge)) } else { Ok(()) }
+        if self.out.len().max(self.spent) > RECORD_BYTES_MAX { Err(self.fail(Reason::TooLarge)) } else { Ok(()) }
     }
 }
 
@@ -197,6 +201,7 @@ impl<'de> Visitor<'de> for Entries<'_, '_, '_> {
         state.path.push("value");
         while let Some(name) = object.next_key::<String>()? {
             state.out.push(ONE);
+            state.spent += ENTRY_BYTES;
             put_bytes(state.out, name.as_bytes());
             if !names.insert(name) {
                 return Err(state.fail(Reason::DuplicateField));

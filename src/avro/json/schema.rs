@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::tree::Tree;
 use crate::avro::avro_type::{Avro, AvroField, TypeRef, Unit};
-use crate::avro::writer_schema::SCHEMA_BYTES_MAX;
+use crate::avro::writer_schema::{NAME_BYTES_MAX, SCHEMA_BYTES_MAX};
 
 /// How deeply types may be nested, references included.
 const DEPTH_MAX: usize = 64;
@@ -235,6 +235,9 @@ impl<'t> Reader<'t> {
         let required: HashSet<&str> = required.iter().filter_map(Tree::as_text).collect();
         let mut indexed = Vec::with_capacity(properties.len());
         for (name, property) in properties {
+            if name.len() > NAME_BYTES_MAX {
+                return Err(at.fault(format!("a name has more than {NAME_BYTES_MAX} bytes")));
+            }
             self.words += name.len() + WORD_BYTES;
             let path = at.below(name);
             let node = self.node(property, At { path: &path, ..at })?;

@@ -112,7 +112,11 @@ fn put_message<'s>(message: &'s Message, body: &[u8], out: &mut Vec<u8>, state: 
         put_field(field, slot, out, state)?;
         state.path.pop();
     }
-    Ok(())
+    check_size(out)
+}
+
+fn check_size(out: &[u8]) -> Result<(), Reason> {
+    if out.len() > RECORD_BYTES_MAX { Err(Reason::TooLarge) } else { Ok(()) }
 }
 
 /// Takes in one occurrence of a field.
@@ -123,7 +127,8 @@ fn take<'s, 'b>(field: &'s Field, raw: Raw<'b>, slot: &mut Slot<'b>, state: &mut
                 *slot = Slot::Items(Vec::new());
             }
             let Slot::Items(items) = slot else { return Ok(()) };
-            put_items(&field.kind, raw, items, state)
+            put_items(&field.kind, raw, items, state)?;
+            check_size(items)
         }
         Count::Map(key) => {
             if !matches!(slot, Slot::Entries(_)) {
@@ -197,6 +202,7 @@ fn put_items<'s>(kind: &'s Kind, raw: Raw<'_>, items: &mut Vec<u8>, state: &mut 
         let raw = scalar.unpack(&mut cursor)?;
         items.push(ONE);
         put_value(kind, raw, items, state)?;
+        check_size(items)?;
     }
     Ok(())
 }

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prost_reflect::{Cardinality, DescriptorPool, FieldDescriptor, FileDescriptor, MessageDescriptor};
+use prost_reflect::{Cardinality, DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, MessageDescriptor};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use crate::avro::avro_type::{Avro, AvroField, TypeRef, Unit};
-use crate::avro::writer_schema::SCHEMA_BYTES_MAX;
+use crate::avro::writer_schema::{NAME_BYTES_MAX, SCHEMA_BYTES_MAX};
 
 /// How deeply messages may be nested.
 const DEPTH_MAX: usize = 64;
@@ -190,10 +190,11 @@ fn defined(file: &FileDescriptor) -> Result<Vec<Defined>, String> {
     if all.is_empty() { Err("the schema defines no message".into()) } else { Ok(all) }
 }
 
-/// Messages that are done, by full name; none is inside of itself.
+/// Messages and enums that are done, by full name; no message is inside of itself.
 #[derive(Default)]
 struct Builder {
     done: HashMap<String, Result<Arc<Message>, String>>,
+    enums: HashMap<String, Arc<HashMap<i32, String>>>,
     within: Vec<String>,
 }
 
@@ -224,6 +225,9 @@ impl Builder {
         let mut oneofs: HashMap<String, usize> = HashMap::new();
         for proto in &descriptor.descriptor_proto().field {
             let Some(field) = descriptor.get_field_by_name(proto.name()) else { continue };
+            if proto.name().len() > NAME_BYTES_MAX {
+                return Err(format!("a name has more than {NAME_BYTES_MAX} bytes"));
+            }
             let path = if path.is_empty() { field.name().to_owned() } else { format!("{path}.{}", field.name()) };
             let (kind, count) = self.field(&field, &path)?;
             let place = message.fields.len();
@@ -282,18 +286,26 @@ impl Builder {
                     None => Ok(Kind::Message(self.message(message, path)?)),
                 },
             },
-            prost_reflect::Kind::Enum(names) => {
-                let mut by_number = HashMap::new();
-                for value in &names.enum_descriptor_proto().value {
-                    by_number.entry(value.number()).or_insert_with(|| value.name().to_owned());
-                }
-                Ok(Kind::Enum(Arc::new(by_number)))
-            }
+            prost_reflect::Kind::Enum(names) => Ok(Kind::Enum(self.names(names))),
             other => match scalar(other) {
                 Some(scalar) => Ok(Kind::Scalar(scalar)),
                 None => Err(format!("field `{path}`: {other:?} has no column type")),
             },
         }
+    }
+}
+
+impl Builder {
+    /// The names of an enum by number, shared by all fields of it. Of several for one number, the first.
+    fn names(&mut self, descriptor: &EnumDescriptor) -> Arc<HashMap<i32, String>> {
+        let known = self.enums.entry(descriptor.full_name().to_owned()).or_insert_with(|| {
+            let mut names = HashMap::new();
+            for value in &descriptor.enum_descriptor_proto().value {
+                names.entry(value.number()).or_insert_with(|| value.name().to_owned());
+            }
+            Arc::new(names)
+        });
+        known.clone()
     }
 }
 
