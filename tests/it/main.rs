@@ -22,6 +22,7 @@ mod memory;
 mod observe;
 mod query;
 mod record_types;
+mod registry_tls;
 mod run;
 mod takeover;
 mod types;
