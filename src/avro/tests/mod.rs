@@ -4,6 +4,7 @@ mod bad_records;
 mod evolution;
 mod keys;
 mod oracle;
+mod resolution;
 mod schemas;
 mod values;
 
