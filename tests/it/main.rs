@@ -15,6 +15,7 @@ mod delta;
 mod deltalake;
 mod evolve;
 mod formats;
+mod fuzz;
 mod hostile;
 mod iceberg;
 mod live;
