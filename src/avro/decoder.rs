@@ -147,7 +147,7 @@ impl Decoder {
             _ => None,
         };
         let types: Vec<_> = key_fields.iter().map(|f| &f.kind).collect();
-        let row_bytes = schema::row_bytes(&table.fields)?;
+        let row_bytes = schema::row_bytes(&table.fields, schema::GROWN_ROW_BYTES_MAX)?;
         let room = binding::rows_at_first(&fields);
         let record_key = shape.record_key.or_else(|| RecordKey::detect(shape.keyed_by_record(), &types));
         Ok(Decoder {

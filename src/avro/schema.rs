@@ -13,6 +13,8 @@ use crate::{Error, Result};
 const FIXED_BYTES_MAX: usize = 1 << 20;
 /// The most bytes that a row of nulls may take: each record, however short, becomes a row.
 const ROW_BYTES_MAX: u64 = 16 << 20;
+/// The same of a table that has followed several schemas and keeps the columns of all.
+pub const GROWN_ROW_BYTES_MAX: u64 = 64 << 20;
 
 /// The parts of a duration, in the order of the wire; each is unsigned and has 32 bits.
 pub const DURATION: [&str; 3] = ["months", "days", "millis"];
@@ -112,7 +114,7 @@ fn finish(mut columns: Vec<Field>, key: Option<&str>, shape: &EventShape, rules:
         columns.push(lineage_column(name));
     }
     check_names(&columns).map_err(Error::Decision)?;
-    row_bytes(&columns)?;
+    row_bytes(&columns, ROW_BYTES_MAX)?;
     let mut table = TableSchema { fields: columns, key: key_names };
     table.number();
     Ok(table)
@@ -156,13 +158,17 @@ fn require_keys(columns: &mut [Field], key: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// About the bytes that a row takes at least, all values null.
-pub fn row_bytes(columns: &[Field]) -> Result<usize> {
+/// Refuses columns of which no table or no batch can be made: none at all, or rows of more than `most` bytes even where all
+/// is null. Returns about how many bytes a row takes at least.
+pub fn row_bytes(columns: &[Field], most: u64) -> Result<usize> {
+    if columns.is_empty() {
+        return Err(Error::Decision("a record without fields makes no table: give it one".into()));
+    }
     let bytes = columns.iter().map(|f| memory_of(&f.kind)).fold(0, u64::saturating_add);
-    if bytes > ROW_BYTES_MAX {
+    if bytes > most {
         return Err(Error::Decision(format!(
-            "a row of these {} columns takes {bytes} bytes even where all is null; {ROW_BYTES_MAX} are possible: use bytes \
-             instead of wide fixed types",
+            "a row of these {} columns takes {bytes} bytes even where all is null; {most} are possible: use bytes instead \
+             of wide fixed types",
             columns.len()
         )));
     }

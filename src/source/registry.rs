@@ -401,7 +401,41 @@ fn cause(error: &reqwest::Error) -> String {
     while let Some(next) = inner.source() {
         inner = next;
     }
-    if error.is_timeout() { format!("no answer in time ({inner})") } else { inner.to_string() }
+    match inner.to_string() {
+        inner if error.is_timeout() => format!("no answer in time ({inner})"),
+        inner => match advice(&inner) {
+            Some(advice) => format!("{inner}: {advice}"),
+            None => inner,
+        },
+    }
+}
+
+/// What to do about a TLS connection that did not come about, by the words of the TLS library.
+fn advice(reason: &str) -> Option<&'static str> {
+    const PRESENT: &str =
+        "the registry wants a certificate: set schema_registry.tls.certificate and schema_registry.tls.key";
+    const PERHAPS: &str =
+        "if the registry wants a certificate, set schema_registry.tls.certificate and schema_registry.tls.key";
+    const REPLACE: &str = "the registry does not accept the certificate of schema_registry.tls.certificate: it has expired, \
+                           or is of an authority that the registry does not know";
+    const TRUST: &str =
+        "the registry's certificate is of an unknown authority: set schema_registry.tls.ca to the authority";
+    let known = [
+        ("received fatal alert: CertificateRequired", PRESENT),
+        ("received fatal alert: HandshakeFailure", PERHAPS),
+        ("received fatal alert: CertificateExpired", REPLACE),
+        ("received fatal alert: UnknownCA", REPLACE),
+        ("received fatal alert: BadCertificate", REPLACE),
+        ("received fatal alert: CertificateUnknown", REPLACE),
+        ("invalid peer certificate: UnknownIssuer", TRUST),
+        ("invalid peer certificate: certificate expired", "the registry's own certificate has expired"),
+        ("invalid peer certificate: Expired", "the registry's own certificate has expired"),
+        (
+            "invalid peer certificate: certificate not valid for name",
+            "schema_registry.url names another host than the certificate",
+        ),
+    ];
+    known.iter().find(|(words, _)| reason.contains(words)).map(|(_, advice)| *advice)
 }
 
 fn shortened(text: &str) -> String {

@@ -5,6 +5,7 @@ mod evolution;
 mod keys;
 mod oracle;
 mod recursive;
+mod resolution;
 mod schemas;
 mod unions;
 mod values;

@@ -45,18 +45,19 @@ impl Random {
     }
 }
 
-struct Generator {
-    random: Random,
-    names: usize,
+/// Makes schemas and values of them. Names are given once.
+pub struct Generator {
+    pub random: Random,
+    pub names: usize,
 }
 
 impl Generator {
-    fn name(&mut self, prefix: &str) -> String {
+    pub fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
         format!("{prefix}{}", self.names)
     }
 
-    fn record(&mut self, depth: usize) -> Json {
+    pub fn record(&mut self, depth: usize) -> Json {
         let count = 1 + self.random.below(if depth == 0 { 7 } else { 3 });
         let fields: Vec<Json> =
             (0..count).map(|_| json!({"name": self.name("f"), "type": self.optional(depth + 1)})).collect();
@@ -91,7 +92,7 @@ impl Generator {
         json!(branches)
     }
 
-    fn kind(&mut self, depth: usize) -> Json {
+    pub fn kind(&mut self, depth: usize) -> Json {
         match self.random.below(if depth < 4 { 26 } else { 21 }) {
             0 => json!("boolean"),
             1 => json!("int"),
@@ -125,7 +126,7 @@ impl Generator {
         }
     }
 
-    fn value(&mut self, schema: &Json) -> Value {
+    pub fn value(&mut self, schema: &Json) -> Value {
         match schema {
             Json::Array(branches) => {
                 let branch = self.random.below(branches.len() as u64);

@@ -139,6 +139,13 @@ fn schemas_that_grow_beyond_bounds_are_refused() {
     assert!(table(&format!(r#"{{"name":"f","type":{deep}}}"#), &append(), 2).is_err());
 }
 
+#[test]
+fn a_record_without_fields_makes_no_table() {
+    assert!(table("", &append(), 2).unwrap_err().contains("a record without fields makes no table"));
+    let lineage = EventShape { lineage: Some("_kafka".into()), ..append() };
+    assert!(table("", &lineage, 2).is_ok(), "it has the lineage column");
+}
+
 /// D9
 #[test]
 fn columns_too_deep_for_the_metadata_of_a_table_are_refused() {
