@@ -1,7 +1,7 @@
 //! Tables of both formats in an object store, from real Kafka, read back by every engine that can.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -187,5 +187,39 @@ fn survives_kill_9_on_s3() {
     catch_up(&config);
     let in_trino = register(&scenario);
     iceberg_is_right(&scenario, &config);
+    delta_is_right(&scenario, &config, &in_trino);
+}
+
+/// Two members commit to one Delta table: each version is one's alone, and whoever comes second follows the other.
+#[test]
+fn two_members_commit_to_one_delta_table_on_s3() {
+    if !wanted() {
+        return;
+    }
+    let mut scenario = scenario("members", 4);
+    let config = config(&scenario, &Stack::get().s3.url, &[DELTA]);
+    let other = scenario.dir.path().join("other").join("firn.yaml");
+    std::fs::create_dir(other.parent().unwrap()).unwrap();
+    std::fs::copy(&config, &other).unwrap();
+    let mut members = [FirnProcess::run(&config, &[]), FirnProcess::run(&other, &[])];
+    for member in &mut members {
+        member.wait_for_stderr("partitions assigned", Duration::from_secs(60));
+    }
+    let refused = |members: &[FirnProcess]| -> usize {
+        members.iter().map(|member| member.stderr().matches("commit refused").count()).sum()
+    };
+    let end = Instant::now() + Duration::from_secs(90);
+    while refused(&members) < 5 {
+        assert!(Instant::now() < end, "{} conflicts", refused(&members));
+        assert!(members.iter_mut().all(FirnProcess::is_running), "{}{}", members[0].stderr(), members[1].stderr());
+        scenario.produce(200, 400);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for member in &mut members {
+        member.terminate();
+        assert_eq!(member.wait(Duration::from_secs(35)).code(), Some(0), "{}", member.stderr());
+    }
+    catch_up(&config);
+    let in_trino = register(&scenario);
     delta_is_right(&scenario, &config, &in_trino);
 }
