@@ -55,6 +55,7 @@ fn shape(mode: Mode) -> EventShape {
         delete: DeleteBy::Tombstone,
         lineage: None,
         types: Types::Any,
+        recursive_types: RecursiveTypes::Json,
     }
 }
 
@@ -301,8 +302,8 @@ pub fn registry_reply(bytes: &[u8]) {
     });
     match schema_in_answers(1, answers) {
         Ok(found) => {
-            assert_eq!(found.fingerprint, Fingerprint::of(&found.text));
-            schema(found.text.as_bytes());
+            assert_eq!(found.fingerprint, Fingerprint::of(&found.text.text));
+            schema(found.text.text.as_bytes());
         }
         Err(error) => assert!(error.to_string().len() < 2_000, "{error}"),
     }

@@ -126,7 +126,7 @@ impl Server {
 
     async fn ask(&self, access: Access) -> Result<String, String> {
         let registry = Registry::new(&format!("https://localhost:{}", self.port), access).unwrap();
-        registry.schema(1).await.map(|schema| schema.text.to_string()).map_err(|e| e.to_string())
+        registry.schema(1).await.map(|schema| schema.text.text.to_string()).map_err(|e| e.to_string())
     }
 }
 

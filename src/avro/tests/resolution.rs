@@ -248,7 +248,7 @@ fn a_table_that_followed_reads_both_writers_as_avro_resolves_them() {
     let (mut followed, mut values, mut compared) = (0, 0, 0);
     let mut left_out: HashMap<String, usize> = HashMap::new();
     for seed in 10_000..13_000 {
-        let mut generator = Generator { random: Random::new(seed), names: 0 };
+        let mut generator = Generator { random: Random::new(seed), names: 0, unions: false };
         let old = generator.record(0);
         let mut change = Change { generator: &mut generator, origins: HashMap::new(), beyond_avro: None };
         let new = change.record(&old);
