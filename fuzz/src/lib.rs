@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use firn::avro::{
-    Decoded, Decoder, DeleteBy, EncodeKeys, Event, EventShape, Mode, Pushed, RecordKey, Types, table_schema,
+    Decoded, Decoder, DeleteBy, EncodeKeys, Event, EventShape, Mode, Pushed, RecordKey, RecursiveTypes, Types,
+    table_schema,
 };
 use firn::core::change::Key;
 use firn::core::schema::{TableFormat, TableSchema, evolve};

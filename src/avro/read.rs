@@ -6,7 +6,9 @@ use super::columns::{Column, Data, close, fits};
 use super::cursor::{Cursor, is_utf8};
 use super::plan::{Items, Read, Record, Skip, Step, Union, Value};
 
+/// Milliseconds of a day.
 pub const DAY_MILLIS: i32 = 86_400_000;
+/// Microseconds of a day.
 pub const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Appends one record. After an error, which comes with the number of the step it stopped in, the columns have to be
