@@ -60,8 +60,8 @@ fn every_avro_type_has_its_column_type() {
             "f!: struct<tag: string, int: date, map: map<string, struct<tag: string, int: int, bytes: binary>>, F: fixed[2]>",
         ),
         // What is only ever null has nothing to keep.
-        (r#""null""#, ""),
-        (r#"["null"]"#, ""),
+        (r#""null"},{"name":"g","type":"int""#, "g!: int"),
+        (r#"["null"]},{"name":"g","type":"int""#, "g!: int"),
         (
             r#"{"type":"record","name":"S","fields":[{"name":"a","type":"int"},{"name":"b","type":"null"}]}"#,
             "f!: struct<a: int>",
