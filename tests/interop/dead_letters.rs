@@ -304,7 +304,9 @@ fn a_letter_whose_key_was_written_in_another_partition_since_is_refused() {
     let letters = Letters::new(&scenario);
     let settings = std::fs::read_to_string(&letters.config).unwrap();
     std::fs::write(&letters.config, settings.replace("key: [id]", "key: [id]\n    record_key: int64")).unwrap();
-    let at = |record: Record, partition, timestamp| Record { partition, timestamp: Some(timestamp), ..record };
+    // Not long ago: what is older than a week is deleted by the broker as soon as it looks.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let at = |record: Record, partition, ms| Record { partition, timestamp: Some(now - 60_000 + ms), ..record };
     let (moved, stayed) = (update(&mut scenario, 4), update(&mut scenario, 6));
     scenario.send(&[at(moved.clone(), 0, 1_000), at(stayed.clone(), 1, 1_000)]);
     let gone = |record: Record| Record { value: None, ..record };
