@@ -86,7 +86,7 @@ fn protobuf_schemas() -> Vec<(&'static str, String, &'static str)> {
     let nested = format!("{}int32 a = 1;{}", "message M { ".repeat(60), "}".repeat(60));
     vec![
         ("100 000 messages in each other", proto(&"message M {".repeat(100_000)), "nested more than 64 deep"),
-        ("60 messages in each other", proto(&nested), ""),
+        ("60 messages in each other", proto(&nested), "a record without fields"),
         ("100 000 open options", proto(&format!("option a = {}", "{a:".repeat(100_000))), "nested more than 64 deep"),
         ("2^30 types", proto(&format!("{doubling} message M30 {{ int32 x = 1; }}")), "more than 20000 types"),
         ("18 000 fields", proto(&format!("message M {{ {} }}", fields("int32", 18_000))), ""),
