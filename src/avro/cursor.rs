@@ -186,24 +186,14 @@ pub fn is_utf8(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn encoded(value: i64) -> Vec<u8> {
-        let mut raw = ((value << 1) ^ (value >> 63)) as u64;
-        let mut out = Vec::new();
-        while raw >= 0x80 {
-            out.push(raw as u8 | 0x80);
-            raw >>= 7;
-        }
-        out.push(raw as u8);
-        out
-    }
+    use crate::avro::tests::long;
 
     #[test]
     fn every_long_comes_back() {
         let mut values = vec![0, -1, 1, 63, 64, -64, -65, i64::MAX, i64::MIN];
         values.extend((0..63).flat_map(|bit| [1i64 << bit, -(1i64 << bit), (1i64 << bit) - 1]));
         for value in values {
-            let bytes = encoded(value);
+            let bytes = long(value);
             let mut cursor = Cursor::new(&bytes);
             assert_eq!(cursor.long(), Ok(value));
             assert_eq!(cursor.left(), 0);
@@ -222,28 +212,28 @@ mod tests {
         assert_eq!(Cursor::new(&ten).long(), Err(Reason::BadVarint));
         ten[9] = 1;
         assert_eq!(Cursor::new(&ten).long(), Ok(i64::MIN));
-        assert_eq!(Cursor::new(&encoded(1 << 31)).int(), Err(Reason::BadVarint));
+        assert_eq!(Cursor::new(&long(1 << 31)).int(), Err(Reason::BadVarint));
     }
 
     #[test]
     fn blocks_that_cannot_be_are_refused() {
         let block = |count: i64, tail: &[u8], item| {
-            let bytes = [&encoded(count)[..], tail].concat();
+            let bytes = [&long(count)[..], tail].concat();
             Cursor::new(&bytes).block(item)
         };
         assert_eq!(block(i64::MAX, &[0; 8], 1), Err(Reason::BadBlock));
         assert_eq!(block(i64::MIN, &[0; 8], 1), Err(Reason::BadBlock));
         assert_eq!(block(i64::MAX, &[0; 8], 0), Err(Reason::BadBlock));
-        assert_eq!(block(-2, &[&encoded(4)[..], &[0; 4]].concat(), 1), Ok(2));
-        assert_eq!(block(-2, &[&encoded(5)[..], &[0; 4]].concat(), 1), Err(Reason::BadBlock));
-        assert_eq!(block(-2, &[&encoded(-1)[..], &[0; 4]].concat(), 1), Err(Reason::BadBlock));
+        assert_eq!(block(-2, &[&long(4)[..], &[0; 4]].concat(), 1), Ok(2));
+        assert_eq!(block(-2, &[&long(5)[..], &[0; 4]].concat(), 1), Err(Reason::BadBlock));
+        assert_eq!(block(-2, &[&long(-1)[..], &[0; 4]].concat(), 1), Err(Reason::BadBlock));
         assert_eq!(block(3, &[0; 4], 1), Ok(3));
         assert_eq!(block(3, &[0; 4], 2), Err(Reason::BadBlock));
     }
 
     #[test]
     fn items_without_bytes_are_counted_over_the_whole_record() {
-        let bytes = [encoded(40_000), encoded(40_000)].concat();
+        let bytes = [long(40_000), long(40_000)].concat();
         let mut cursor = Cursor::new(&bytes);
         assert_eq!(cursor.block(0), Ok(40_000));
         assert_eq!(cursor.block(0), Err(Reason::BadBlock));

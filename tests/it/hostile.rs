@@ -11,6 +11,7 @@ use firn::avro::{
 use firn::settings::Settings;
 
 use crate::memory;
+use crate::run::long;
 
 /// The poll thread has four times as much.
 const STACK_BYTES: usize = 512 << 10;
@@ -49,17 +50,6 @@ fn decoder(schema: &str) -> Decoder {
 
 fn record(fields: &str) -> String {
     format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#)
-}
-
-fn long(value: i64) -> Vec<u8> {
-    let mut raw = ((value << 1) ^ (value >> 63)) as u64;
-    let mut out = Vec::new();
-    while raw >= 0x80 {
-        out.push(raw as u8 | 0x80);
-        raw >>= 7;
-    }
-    out.push(raw as u8);
-    out
 }
 
 /// `count` fields of the type named `T`, whose definition comes first.

@@ -35,26 +35,29 @@ pub struct World {
     pub registry_url: String,
 }
 
-fn zigzag(n: i64, out: &mut Vec<u8>) {
+/// A `long` as Avro writes it.
+pub fn long(n: i64) -> Vec<u8> {
     let mut n = ((n << 1) ^ (n >> 63)) as u64;
+    let mut out = Vec::new();
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
     }
     out.push(n as u8);
+    out
 }
 
 /// A trade as schema `schema` writes it.
 pub fn trade(schema: u32, id: i64, n: i64) -> Vec<u8> {
     let mut body = vec![0];
     body.extend(schema.to_be_bytes());
-    zigzag(id, &mut body);
-    zigzag(4, &mut body);
+    body.extend(long(id));
+    body.extend(long(4));
     body.extend(b"XNAS");
-    zigzag(n, &mut body);
+    body.extend(long(n));
     if schema == 2 {
-        zigzag(1, &mut body);
-        zigzag(2, &mut body);
+        body.extend(long(1));
+        body.extend(long(2));
         body.extend(b"hi");
     }
     body

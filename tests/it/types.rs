@@ -10,17 +10,7 @@ use firn::settings::Settings;
 use futures::TryStreamExt;
 
 use crate::evolve::{register, schema, world};
-
-fn long(n: i64) -> Vec<u8> {
-    let mut n = ((n << 1) ^ (n >> 63)) as u64;
-    let mut out = Vec::new();
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-    out
-}
+use crate::run::long;
 
 fn bytes(value: &[u8]) -> Vec<u8> {
     [long(value.len() as i64), value.to_vec()].concat()
