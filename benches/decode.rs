@@ -18,7 +18,9 @@ use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::Int64Type;
 use arrow_avro::reader::ReaderBuilder;
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
-use firn::avro::{Decoder, DeleteBy, EncodeKeys, Event, EventShape, Mode, Pushed, RecursiveTypes, Types, table_schema};
+use firn::avro::{
+    Decoder, DeleteBy, EncodeKeys, Event, EventShape, Mode, Nanoseconds, Pushed, RecursiveTypes, Types, table_schema,
+};
 use firn::core::change::Key;
 
 const EVENTS: usize = 1_000_000;
@@ -45,6 +47,7 @@ fn main() {
         lineage: None,
         types: Types::Any,
         recursive_types: RecursiveTypes::Refuse,
+        nanoseconds: Nanoseconds::Truncate,
     };
     let upsert = EventShape { mode: Mode::Upsert, key: Some(vec!["id".into()]), ..append.clone() };
     let lineage = EventShape { lineage: Some("_kafka".into()), ..upsert.clone() };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use firn::avro::{
-    Decoded, Decoder, DeleteBy, EncodeKeys, Event, EventShape, Mode, Pushed, RecordKey, RecursiveTypes, Types,
-    table_schema,
+    Decoded, Decoder, DeleteBy, EncodeKeys, Event, EventShape, Mode, Nanoseconds, Pushed, RecordKey, RecursiveTypes,
+    Types, table_schema,
 };
 use firn::core::change::Key;
 use firn::core::schema::{TableFormat, TableSchema, evolve};
@@ -57,6 +57,7 @@ fn shape(mode: Mode) -> EventShape {
         lineage: None,
         types: Types::Any,
         recursive_types: RecursiveTypes::Json,
+        nanoseconds: Nanoseconds::Truncate,
     }
 }
 

@@ -40,7 +40,7 @@ impl From<Avro> for TypeRef {
             Avro::Null => "null",
             Avro::Boolean => "boolean",
             Avro::Int | Avro::Date | Avro::TimeMillis => "int",
-            Avro::Long | Avro::TimeMicros | Avro::Timestamp { .. } => "long",
+            Avro::Long | Avro::TimeMicros | Avro::Timestamp { .. } | Avro::Instant => "long",
             Avro::Float => "float",
             Avro::Double => "double",
             Avro::Bytes | Avro::Decimal { size: None, .. } => "bytes",
@@ -104,6 +104,9 @@ pub enum Avro {
         utc: bool,
     },
     Duration,
+    /// A point in time as JSON and Protobuf have it, in no Avro schema: two longs, the seconds since 1970, and twice the
+    /// nanoseconds behind them, one more where there are digits behind these.
+    Instant,
     /// A record inside itself.
     Recursive(Recursive),
 }
@@ -226,6 +229,7 @@ impl Avro {
             Avro::Fixed(n) | Avro::Decimal { size: Some(n), .. } => *n,
             Avro::UuidBytes => 16,
             Avro::Duration => 12,
+            Avro::Instant => 2,
             Avro::Record(fields) => fields.iter().map(|f| f.kind.bytes_outside_itself()).fold(0, usize::saturating_add),
             Avro::Union(branches) => {
                 1usize.saturating_add(branches.iter().map(|b| b.bytes_outside_itself()).min().unwrap_or(0))
@@ -279,6 +283,7 @@ impl std::fmt::Display for Avro {
             Avro::Timestamp { unit, utc: true } => write!(f, "timestamp-{}", stamp(unit)),
             Avro::Timestamp { unit, utc: false } => write!(f, "local-timestamp-{}", stamp(unit)),
             Avro::Duration => f.write_str("duration"),
+            Avro::Instant => f.write_str("timestamp"),
             Avro::Recursive(recursive) => write!(f, "recursive {}", recursive.full_name),
         }
     }

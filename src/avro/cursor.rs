@@ -17,12 +17,22 @@ pub struct Cursor<'a> {
     item_memory: u64,
     /// The branch of a union of many that was read last, as it is on the wire.
     pub branch: u64,
+    /// Whether digits of a time that its column cannot hold make the record a bad one, instead of being cut off.
+    pub exact_times: bool,
+    /// How many times lost digits.
+    pub cut_times: u64,
 }
 
 impl<'a> Cursor<'a> {
     /// A cursor at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Cursor { rest: bytes, empty_items: 0, item_memory: 0, branch: 0 }
+        Cursor { rest: bytes, empty_items: 0, item_memory: 0, branch: 0, exact_times: false, cut_times: 0 }
+    }
+
+    /// The same, with or without leave to cut off digits of times.
+    #[inline(always)]
+    pub fn exact_times(self, exact_times: bool) -> Self {
+        Cursor { exact_times, ..self }
     }
 
     /// What is left.

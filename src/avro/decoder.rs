@@ -12,7 +12,7 @@ use super::lineage::Lineage;
 use super::plan::Plan;
 use super::plans::{KeyPlan, Plans, TypePlan, ValuePlan};
 use super::read::append_record;
-use super::shape::{DeleteBy, EventShape, Mode, RecordKey};
+use super::shape::{DeleteBy, EventShape, Mode, Nanoseconds, RecordKey};
 use super::value_schema::Reader;
 use super::wire::{Event, schema_id};
 use super::{binding, record_key, schema};
@@ -94,6 +94,8 @@ pub struct Decoder {
     deleted_rows: usize,
     /// The Avro form of a body that is in another encoding.
     rewritten: Vec<u8>,
+    /// How many times lost digits that their columns cannot hold.
+    cut_times: u64,
     rows: usize,
     pub(super) offsets: Vec<i64>,
     ops: Vec<Op>,
@@ -164,6 +166,7 @@ impl Decoder {
             lineage_at,
             deleted_rows: 0,
             rewritten: Vec::new(),
+            cut_times: 0,
             rows: 0,
             offsets: Vec::new(),
             ops: Vec::new(),
@@ -198,6 +201,11 @@ impl Decoder {
     #[must_use]
     pub fn asks(&self) -> u32 {
         self.asks
+    }
+
+    /// How many timestamps lost digits that their columns cannot hold, since this was last asked.
+    pub fn take_cut_times(&mut self) -> u64 {
+        std::mem::take(&mut self.cut_times)
     }
 
     /// How many events the batch holds.
@@ -313,6 +321,7 @@ impl Decoder {
         self.asks = of_schema.asks;
         let (number, of_type, body) = of_schema.of(body).map_err(|reason| Stop::reason(reason, Half::Value))?;
         let TypePlan { plan, shared } = of_type;
+        let exact = self.shape.nanoseconds != Nanoseconds::Truncate;
         let body = match &of_schema.reader {
             Reader::Avro => body,
             other => {
@@ -323,9 +332,11 @@ impl Decoder {
         };
         let bad = |fault| Stop::bad(fault, &plan.names, Half::Value);
         if let Some(shared) = shared {
-            append_record(shared, &mut self.columns, &mut Cursor::new(body)).map_err(bad)?;
+            append_record(shared, &mut self.columns, &mut Cursor::new(body).exact_times(exact)).map_err(bad)?;
         }
-        let items = append_all(plan, &mut self.columns, body).map_err(bad)?;
+        let mut cursor = Cursor::new(body).exact_times(exact);
+        append_all(plan, &mut self.columns, &mut cursor).map_err(bad)?;
+        self.cut_times += cursor.cut_times;
         let symbols = plan.symbols;
         let deletes = match &self.delete_column {
             Some((column, wanted)) => self.columns[*column].last_is(wanted),
@@ -335,7 +346,7 @@ impl Decoder {
         if let Some(lineage) = &mut self.lineage {
             lineage.push(event);
         }
-        self.bytes_since += self.row_bytes + value.len() + items + symbols;
+        self.bytes_since += self.row_bytes + value.len() + cursor.spent() + symbols;
         if deletes {
             self.note(event, Op::Delete, NO_ROW);
             return Ok(Pushed::Delete);
@@ -353,7 +364,8 @@ impl Decoder {
         let (id, body) = split(key, Half::Key)?;
         let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
         let plan = plans.into_row.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
-        append_all(plan, &mut self.columns, body).map(drop).map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))
+        append_all(plan, &mut self.columns, &mut Cursor::new(body))
+            .map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))
     }
 
     fn push_tombstone(&mut self, event: &Event<'_>) -> Result<Pushed, Box<Stop>> {
@@ -363,7 +375,8 @@ impl Decoder {
                 let (id, body) = split(key, Half::Key)?;
                 let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
                 let plan = plans.into_deleted.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
-                append_all(plan, &mut self.deleted, body).map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))?;
+                append_all(plan, &mut self.deleted, &mut Cursor::new(body))
+                    .map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))?;
             }
             (Some(form), [column]) => {
                 record_key::append_raw(form, key, column).map_err(|reason| Stop::reason(reason, Half::Key))?;
@@ -444,10 +457,9 @@ fn split(bytes: &[u8], half: Half) -> Result<(u32, &[u8]), Box<Stop>> {
     schema_id(bytes).map_err(|reason| Stop::reason(reason, half))
 }
 
-/// Appends a whole body; returns the bytes that the items of its collections may take as columns.
+/// Appends a whole body.
 #[inline]
-fn append_all(plan: &Plan, columns: &mut [Column], body: &[u8]) -> Result<usize, (Reason, usize)> {
-    let mut cursor = Cursor::new(body);
-    append_record(&plan.record, columns, &mut cursor)?;
-    if cursor.left() > 0 { Err((Reason::TrailingBytes, usize::MAX)) } else { Ok(cursor.spent()) }
+fn append_all(plan: &Plan, columns: &mut [Column], cursor: &mut Cursor<'_>) -> Result<(), (Reason, usize)> {
+    append_record(&plan.record, columns, cursor)?;
+    if cursor.left() > 0 { Err((Reason::TrailingBytes, usize::MAX)) } else { Ok(()) }
 }

@@ -36,6 +36,6 @@ pub use self::bad::{BadRecord, Half, Reason};
 pub use self::decoder::{Decoded, Decoder, EncodeKeys, Pushed};
 pub use self::grow::grown_columns;
 pub use self::schema::table_schema;
-pub use self::shape::{DeleteBy, EventShape, Mode, RecordKey, RecursiveTypes, Types};
+pub use self::shape::{DeleteBy, EventShape, Mode, Nanoseconds, RecordKey, RecursiveTypes, Types};
 pub use self::value_schema::{Form, SchemaKind, SchemaText, ValueSchema};
 pub use self::wire::{Event, RECORD_BYTES_MAX, schema_id};

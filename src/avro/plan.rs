@@ -10,6 +10,7 @@ use super::bad::Reason;
 use super::branches::{self, Branch};
 use super::recursive::JsonPlan;
 use super::schema::DURATION;
+use super::write::NANOS;
 use crate::core::schema::{Field, Named, Type, branches_of, matches};
 
 /// How many fields that the table does not know are named.
@@ -98,6 +99,11 @@ pub enum Read {
     TimeMicros,
     /// A timestamp, times this.
     Scaled(i64),
+    /// Seconds and nanoseconds that become a timestamp of so many units a second. Finer digits may be cut off, or not.
+    Instant {
+        per_second: i64,
+        exact: bool,
+    },
     Record(Record),
     Array(Items),
     Map(Items),
@@ -250,11 +256,15 @@ pub fn compile_value(
     if nullable && column.required && refuse_null.is_none() {
         return Err(format!("field `{path}` may be null, and its column is required"));
     }
-    let read = match (&**inner, branches_of(&column.kind)) {
+    let mut read = match (&**inner, branches_of(&column.kind)) {
         (Avro::Union(branches), Some(columns)) => Read::Branches(branches::compile(branches, columns, path, unknown)?),
         (_, Some(columns)) => Read::Branch(Box::new(branches::compile_one(inner, columns, path, unknown)?)),
         _ => compile_read(inner, &column.kind, path, unknown)?,
     };
+    // Two keys must not become one.
+    if let (Read::Instant { exact, .. }, Some(Reason::NullKey)) = (&mut read, refuse_null) {
+        *exact = true;
+    }
     Ok(Value { union, refuse_null, read })
 }
 
@@ -292,6 +302,10 @@ fn compile_read(avro: &Avro, kind: &Type, path: &str, unknown: &mut Vec<String>)
                 (Unit::Nanos, Type::Timestamp { .. }) => return unreadable(),
                 _ => Read::Long,
             }
+        }
+        (Avro::Instant, Type::Timestamp { utc: true }) => Read::Instant { per_second: 1_000_000, exact: false },
+        (Avro::Instant, Type::TimestampNanos { utc: true }) => {
+            Read::Instant { per_second: i64::from(NANOS), exact: true }
         }
         (Avro::Decimal { precision, scale, size }, Type::Decimal { precision: wide, scale: column_scale })
             if scale == column_scale && precision <= wide && *precision <= 38 =>
@@ -375,6 +389,7 @@ pub fn skip(avro: &Avro) -> Skip {
         Avro::Double => Skip::Exactly(8),
         Avro::Fixed(n) | Avro::Decimal { size: Some(n), .. } => Skip::Exactly(*n),
         Avro::UuidBytes => Skip::Exactly(16),
+        Avro::Instant => Skip::Record(vec![Skip::Long, Skip::Long]),
         Avro::Duration => Skip::Exactly(12),
         Avro::Recursive(of) => Skip::Recursive(of.all.plan().ok(), of.number),
         Avro::Bytes | Avro::Decimal { size: None, .. } => Skip::Bytes,

@@ -5,6 +5,7 @@ use super::branches::{Branch, Content};
 use super::columns::{Column, Data, close, fits};
 use super::cursor::{Cursor, is_utf8};
 use super::plan::{Items, Read, Record, Skip, Step, Union, Value};
+use super::write::NANOS;
 
 /// Milliseconds of a day.
 pub const DAY_MILLIS: i32 = 86_400_000;
@@ -140,6 +141,7 @@ fn append_other(read: &Read, column: &mut Column, cursor: &mut Cursor<'_>) -> Re
             })?;
             close(offsets, key.len())?;
         }
+        (Read::Instant { per_second, exact }, Data::Long(v)) => v.push(instant(*per_second, *exact, cursor)?),
         (Read::Duration, Data::Struct { fields, len }) => {
             for part in fields {
                 let value = u32::from_le_bytes(cursor.array()?);
@@ -165,6 +167,21 @@ fn append_other(read: &Read, column: &mut Column, cursor: &mut Cursor<'_>) -> Re
         _ => debug_assert!(false, "{read:?} does not fit its column"),
     }
     Ok(())
+}
+
+/// A point in time in units of which a second has so many. What is finer is cut off towards the past, as clocks do.
+fn instant(per_second: i64, exact: bool, cursor: &mut Cursor<'_>) -> Result<i64, Reason> {
+    let (seconds, twice_nanos) = (cursor.long()?, cursor.long()?);
+    let (nanos, unit) = (twice_nanos >> 1, i64::from(NANOS) / per_second);
+    if nanos % unit != 0 || twice_nanos & 1 == 1 {
+        if exact || cursor.exact_times {
+            return Err(Reason::OutOfRange);
+        }
+        cursor.cut_times += 1;
+    }
+    // The sum may be in range where the product is not.
+    let units = i128::from(seconds) * i128::from(per_second) + i128::from(nanos / unit);
+    i64::try_from(units).map_err(|_| Reason::OutOfRange)
 }
 
 /// Appends a value as one branch of a union's column: its tag, its field, and null in the fields of the others.

@@ -159,6 +159,8 @@ impl Compiler {
             Avro::TimeMicros => Shape::TimeMicros,
             Avro::Timestamp { unit, utc } => Shape::Timestamp { unit: *unit, utc: *utc },
             Avro::Duration => Shape::Duration,
+            // Schemas in other languages have no types inside themselves.
+            Avro::Instant => return Err(format!("a {avro} is in no avro schema")),
             Avro::Record(fields) => {
                 let field = |f: &AvroField| Ok((f.name.as_str().into(), self.shape(&f.kind)?));
                 Shape::Record(fields.iter().map(field).collect::<Result<_, String>>()?)

@@ -2,7 +2,7 @@
 
 use super::avro_type::{Avro, AvroField, TypeRef, Unit, shared_name};
 use super::plan::memory_of;
-use super::shape::{DeleteBy, EventShape, Mode, RecursiveTypes, Types};
+use super::shape::{DeleteBy, EventShape, Mode, Nanoseconds, RecursiveTypes, Types};
 use super::value_schema::ValueSchema;
 use super::writer_schema;
 use crate::core::order::is_orderable;
@@ -35,7 +35,7 @@ impl ValueSchema {
     /// # Errors
     /// As [`table_schema`], and where the schema has none of the record types that the table takes.
     pub fn table_schema(&self, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
-        let rules = Rules { version: format_version, recursive: shape.recursive_types };
+        let rules = Rules { version: format_version, recursive: shape.recursive_types, nanoseconds: shape.nanoseconds };
         let columns = value_columns(self, shape, rules);
         finish(columns.map_err(|e| Error::Decision(format!("value schema: {e}")))?, key, shape, rules)
     }
@@ -243,6 +243,7 @@ struct Rules {
     /// Of the table's format.
     version: u8,
     recursive: RecursiveTypes,
+    nanoseconds: Nanoseconds,
 }
 
 /// A path below a field, and what is wrong there.
@@ -294,6 +295,14 @@ fn column_type(avro: &Avro, rules: Rules) -> Result<(Type, bool), Fault> {
             return fault(format!("{avro} needs a table of format version 3, this one has {}", rules.version));
         }
         Avro::Timestamp { utc, .. } => Type::Timestamp { utc: *utc },
+        Avro::Instant if rules.nanoseconds != Nanoseconds::Keep => Type::Timestamp { utc: true },
+        Avro::Instant if rules.version >= 3 => Type::TimestampNanos { utc: true },
+        Avro::Instant => {
+            return fault(format!(
+                "`nanoseconds: keep` needs a table of format version 3, this one has {}",
+                rules.version
+            ));
+        }
         Avro::Record(_) if avro.is_bare() => return fault("a record without fields has no column type".into()),
         Avro::Record(fields) => Type::Struct(struct_fields(fields, rules)?),
         Avro::Array(items) => {

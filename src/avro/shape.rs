@@ -46,6 +46,19 @@ pub enum RecursiveTypes {
     Json,
 }
 
+/// What becomes of digits finer than microseconds in the timestamps of JSON and Protobuf, whose schemas do not say how many
+/// there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nanoseconds {
+    /// They are cut off, and counted; in a column of nanoseconds, and in a key, they are kept or the record is a bad one.
+    #[default]
+    Truncate,
+    /// A record that has some is a bad one.
+    Reject,
+    /// Columns have nanoseconds.
+    Keep,
+}
+
 /// What a topic's events mean for a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventShape {
@@ -66,6 +79,8 @@ pub struct EventShape {
     pub types: Types,
     /// What becomes of a type that contains itself.
     pub recursive_types: RecursiveTypes,
+    /// What becomes of digits finer than microseconds, where the schema does not say.
+    pub nanoseconds: Nanoseconds,
 }
 
 /// Which record types a table takes, by full name, and how they are rows.

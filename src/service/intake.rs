@@ -8,6 +8,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 
 use super::lanes::{Lanes, Put, Wanted};
+use super::observing::Rejected;
 use crate::Result;
 use crate::avro::{Half, Pushed, ValueSchema};
 use crate::core::budget::Budget;
@@ -82,12 +83,6 @@ struct Fault<'a> {
 
 /// Topic id by name, kept current by the pipeline.
 pub(super) type TopicIds = Arc<std::sync::Mutex<BTreeMap<Arc<str>, Arc<str>>>>;
-
-/// How many records were rejected, by reason; read by the pipeline for its report.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Rejected {
-    pub(super) by_reason: BTreeMap<&'static str, u64>,
-}
 
 /// Decodes on the poll thread. It never blocks: what it cannot take now it refuses, and is shown again.
 pub(super) struct Intake {
@@ -228,6 +223,9 @@ impl Intake {
             return;
         }
         let (events, _) = self.lanes.size();
+        if let Ok(mut rejected) = self.rejected.lock() {
+            rejected.cut_times += self.lanes.take_cut_times();
+        }
         match self.lanes.cut(&runs) {
             Ok(chunks) => {
                 self.good += events as u64;

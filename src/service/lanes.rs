@@ -140,6 +140,11 @@ impl Lanes {
         self.lanes.iter_mut().map(|lane| lane.cut(runs).map(Arc::new)).collect()
     }
 
+    /// How many timestamps lost digits since this was last asked.
+    pub(super) fn take_cut_times(&mut self) -> u64 {
+        self.lanes.iter_mut().map(|lane| lane.decoder.take_cut_times()).sum()
+    }
+
     /// Takes in the schema of values, of which each lane that takes any would make a table of the columns `wanted`: where
     /// they cannot hold the rows yet, they grow, in all lanes or in none. Nothing may be left to be cut. Types that no
     /// table takes only get to be known.

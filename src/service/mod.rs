@@ -34,9 +34,9 @@ pub use self::replay::{Replay, dead_letters, replay};
 pub use self::schemas::{Latest, latest, record_types, value_subject, value_subjects};
 pub use self::tables::{Catalogs, event_shape, format, lane_formats, open_catalog, open_engine, open_lake};
 
-use self::intake::{Intake, Rejected, Rules};
+use self::intake::{Intake, Rules};
 use self::memory::{CHUNKS_QUEUED, Shares};
-use self::observing::Observing;
+use self::observing::{Observing, Rejected};
 use self::opening::{open_lanes, prepare};
 use self::pipeline::{DRAIN, Ended, PipelineRun, Reported, by_identity, topic_ids};
 use self::retry::{Waiting, backoff};

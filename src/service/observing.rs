@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 
 use super::clock;
-use super::intake::{self, Rejected};
+use super::intake;
 use super::pipeline::TableRun;
 use super::starts::Starts;
 use crate::avro::Reason;
@@ -21,6 +21,15 @@ use crate::telemetry::{self, Beat, Dependency, PipelineTelemetry, TableLevels, T
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the brokers are asked for the ends of the partitions.
 const LAG_LOOK: Duration = Duration::from_secs(10);
+
+/// What was not taken as it came; the intake counts it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Rejected {
+    /// Records, by reason.
+    pub(super) by_reason: BTreeMap<&'static str, u64>,
+    /// Timestamps of which digits were cut off.
+    pub(super) cut_times: u64,
+}
 
 /// One run of a pipeline, as it is shown.
 pub(super) struct Observing {
@@ -130,6 +139,14 @@ impl Observing {
             let before = self.rejected.by_reason.get(reason).copied().unwrap_or(0);
             self.telemetry.rejected(reason, records.saturating_sub(before));
         }
+        let cut_times = now.cut_times.saturating_sub(self.rejected.cut_times);
+        if self.rejected.cut_times == 0 && cut_times > 0 {
+            tracing::warn!(
+                "timestamps have digits finer than microseconds, which are cut off; `nanoseconds: keep` has them in tables of \
+                 format version 3, `reject` makes such records bad ones"
+            );
+        }
+        self.telemetry.cut_times(cut_times);
         self.rejected = now;
     }
 

@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::clock;
-use super::intake::{FromIntake, Rejected, TopicIds};
-use super::observing::Observing;
+use super::intake::{FromIntake, TopicIds};
+use super::observing::{Observing, Rejected};
 use super::schemas::SchemaDesk;
 use super::starts::{Starts, for_core};
 use super::table_task::{TableEvent, TableTask};
@@ -429,7 +429,7 @@ impl PipelineRun {
     /// Says how many records were rejected, by reason, where that changed.
     fn report_rejected(&mut self) {
         let Ok(rejected) = self.rejected.lock().map(|r| r.clone()) else { return };
-        if rejected != self.reported.rejected {
+        if rejected.by_reason != self.reported.rejected.by_reason {
             let (records, by_reason) = (rejected.by_reason.values().sum::<u64>(), &rejected.by_reason);
             tracing::info!(pipeline = self.name, records, ?by_reason, "records rejected so far");
             self.reported = Reported { at: Some(Instant::now()), rejected };

@@ -49,6 +49,11 @@ pub fn event_shape(pipeline: &Pipeline, table: &settings::Table) -> EventShape {
             settings::RecursiveTypes::Refuse => avro::RecursiveTypes::Refuse,
             settings::RecursiveTypes::Json => avro::RecursiveTypes::Json,
         },
+        nanoseconds: match pipeline.nanoseconds {
+            settings::Nanoseconds::Truncate => avro::Nanoseconds::Truncate,
+            settings::Nanoseconds::Reject => avro::Nanoseconds::Reject,
+            settings::Nanoseconds::Keep => avro::Nanoseconds::Keep,
+        },
     }
 }
 

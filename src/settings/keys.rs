@@ -44,6 +44,7 @@ pub(super) const PIPELINE: Keys = Keys {
         "max_bad_ratio",
         "on_incompatible_schema",
         "recursive_types",
+        "nanoseconds",
     ],
     not_built: &["merge"],
 };

@@ -191,6 +191,8 @@ pub struct Pipeline {
     pub on_incompatible_schema: OnIncompatibleSchema,
     /// What becomes of a type that contains itself.
     pub recursive_types: RecursiveTypes,
+    /// What becomes of digits finer than microseconds in timestamps of JSON and Protobuf.
+    pub nanoseconds: Nanoseconds,
     /// The topic of rejected records, where there is one.
     pub dead_letter: Option<String>,
     /// The share of bad records, from 0 to 1, beyond which the pipeline stops.
@@ -372,6 +374,17 @@ pub enum RecursiveTypes {
     Refuse,
     /// Where it contains itself, the column is JSON text.
     Json,
+}
+
+/// What becomes of digits finer than microseconds in timestamps of JSON and Protobuf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nanoseconds {
+    /// They are cut off, and counted.
+    Truncate,
+    /// A record that has some is a bad one.
+    Reject,
+    /// Columns have nanoseconds.
+    Keep,
 }
 
 /// A job of `firn run`.

@@ -8,8 +8,8 @@ use super::names;
 use super::read::{Item, Section};
 use super::record_types;
 use super::{
-    Catalog, CatalogKind, Commit, Delete, Mode, OnBadRecord, OnIncompatibleSchema, OnUnknownType, Pipeline, RecordKey,
-    RecursiveTypes, Start, Table, TableRef, Topics, keys,
+    Catalog, CatalogKind, Commit, Delete, Mode, Nanoseconds, OnBadRecord, OnIncompatibleSchema, OnUnknownType,
+    Pipeline, RecordKey, RecursiveTypes, Start, Table, TableRef, Topics, keys,
 };
 
 const LINEAGE: &str = "_kafka";
@@ -67,6 +67,7 @@ pub(super) fn pipeline(name: &str, item: Item<'_>, context: &mut Context<'_>, fa
         on_bad_record: on_bad_record(&section, faults),
         on_incompatible_schema: on_incompatible_schema(&section, faults),
         recursive_types: recursive_types(&section, faults),
+        nanoseconds: nanoseconds(&section, faults),
         dead_letter: dead_letter(&section, faults),
         max_bad_ratio: max_bad_ratio(&section, faults),
     };
@@ -120,6 +121,11 @@ fn on_bad_record(section: &Section<'_>, faults: &mut Faults) -> OnBadRecord {
 fn on_incompatible_schema(section: &Section<'_>, faults: &mut Faults) -> OnIncompatibleSchema {
     let valid = [("stop", OnIncompatibleSchema::Stop), ("dead_letter", OnIncompatibleSchema::DeadLetter)];
     choice(section, "on_incompatible_schema", &valid, &[], faults).unwrap_or(OnIncompatibleSchema::Stop)
+}
+
+fn nanoseconds(section: &Section<'_>, faults: &mut Faults) -> Nanoseconds {
+    let valid = [("truncate", Nanoseconds::Truncate), ("reject", Nanoseconds::Reject), ("keep", Nanoseconds::Keep)];
+    choice(section, "nanoseconds", &valid, &[], faults).unwrap_or(Nanoseconds::Truncate)
 }
 
 fn recursive_types(section: &Section<'_>, faults: &mut Faults) -> RecursiveTypes {

@@ -7,9 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::read::show_size;
 use super::{
-    Brokers, Catalog, CatalogKind, Delete, LogFormat, Mode, Observe, OnBadRecord, OnIncompatibleSchema, OnUnknownType,
-    PartitionField, Pipeline, RecordKey, RecursiveTypes, RegistryUrl, Role, Settings, SortField, SqlUri, Start,
-    SubjectStrategy, Table, Topics, Transform,
+    Brokers, Catalog, CatalogKind, Delete, LogFormat, Mode, Nanoseconds, Observe, OnBadRecord, OnIncompatibleSchema,
+    OnUnknownType, PartitionField, Pipeline, RecordKey, RecursiveTypes, RegistryUrl, Role, Settings, SortField, SqlUri,
+    Start, SubjectStrategy, Table, Topics, Transform,
 };
 
 const HIDDEN: &str = "***";
@@ -212,6 +212,12 @@ fn show_pipeline(f: &mut Formatter<'_>, pipeline: &Pipeline) -> fmt::Result {
         RecursiveTypes::Json => "json",
     };
     writeln!(f, "    recursive_types: {recursive_types}")?;
+    let nanoseconds = match pipeline.nanoseconds {
+        Nanoseconds::Truncate => "truncate",
+        Nanoseconds::Reject => "reject",
+        Nanoseconds::Keep => "keep",
+    };
+    writeln!(f, "    nanoseconds: {nanoseconds}")?;
     if let Some(topic) = &pipeline.dead_letter {
         writeln!(f, "    dead_letter: {{topic: {}}}", quoted(topic))?;
     }

@@ -60,6 +60,7 @@ pub(super) struct Metrics {
     buffer_limit: IntGaugeVec,
     consumer_lag: IntGaugeVec,
     pub(super) bad_records: IntCounterVec,
+    pub(super) cut_times: IntCounterVec,
     pub(super) back_pressure: IntGaugeVec,
     pub(super) stalled: GaugeVec,
     pub(super) ready: IntGauge,
@@ -106,6 +107,11 @@ impl Metrics {
                 &["pipeline", "topic", "partition"],
             )?,
             bad_records: counter("firn_bad_records_total", "Records that were rejected", &["pipeline", "reason"])?,
+            cut_times: counter(
+                "firn_truncated_timestamps_total",
+                "Timestamps that lost digits finer than microseconds",
+                &["pipeline"],
+            )?,
             back_pressure: level("firn_back_pressure", "1 while reading is paused for a full buffer", &["pipeline"])?,
             stalled: seconds(
                 "firn_stalled_seconds",

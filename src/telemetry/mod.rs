@@ -195,6 +195,11 @@ impl PipelineTelemetry {
         self.of.metrics.bad_records.with_label_values(&[&self.pipeline, reason]).inc_by(records);
     }
 
+    /// `times` more timestamps lost digits finer than microseconds.
+    pub fn cut_times(&self, times: u64) {
+        self.of.metrics.cut_times.with_label_values(&[&self.pipeline]).inc_by(times);
+    }
+
     /// How many offsets the slowest table is behind the end of each partition that this process reads. Others are taken
     /// off the list.
     pub fn lag(&self, lag: &BTreeMap<(Arc<str>, i32), i64>) {

@@ -16,6 +16,7 @@ fn every_metric_of_the_design_has_its_name() {
     let pipeline = telemetry.pipeline("p", &["lake.m.t".into()]);
     pipeline.landed("lake.m.t", &Landed { events: 5, appended: 4, superseded: 2, seconds: Some(0.2) });
     pipeline.rejected("truncated", 3);
+    pipeline.cut_times(4);
     pipeline.lag(&[(("t".into(), 0), 7)].into());
     pipeline.failed(&Task::of(Dependency::Table, "lake.m.t"), "503");
     let text = telemetry.scrape();
@@ -27,6 +28,7 @@ fn every_metric_of_the_design_has_its_name() {
         ("firn_commit_lag_seconds", of_table, "0"),
         ("firn_consumer_lag", r#"{partition="0",pipeline="p",topic="t"}"#, "7"),
         ("firn_bad_records_total", r#"{pipeline="p",reason="truncated"}"#, "3"),
+        ("firn_truncated_timestamps_total", r#"{pipeline="p"}"#, "4"),
         ("firn_index_keys", of_table, "0"),
         ("firn_ready", "", "0"),
     ] {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use arrow::array::Array;
 use firn::avro::{
-    BadRecord, Decoder, DeleteBy, Event, EventShape, Mode, Pushed, RECORD_BYTES_MAX, RecursiveTypes, Types,
-    table_schema,
+    BadRecord, Decoder, DeleteBy, Event, EventShape, Mode, Nanoseconds, Pushed, RECORD_BYTES_MAX, RecursiveTypes,
+    Types, table_schema,
 };
 use firn::settings::Settings;
 
@@ -38,6 +38,7 @@ pub fn append() -> EventShape {
         lineage: None,
         types: Types::Any,
         recursive_types: RecursiveTypes::Refuse,
+        nanoseconds: Nanoseconds::Truncate,
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::schema::{Kind, Node, Object};
 use crate::avro::bad::Reason;
 use crate::avro::wire::RECORD_BYTES_MAX;
-use crate::avro::write::{put_bytes, put_index, put_long};
+use crate::avro::write::{NANOS, put_bytes, put_index, put_instant, put_long};
 
 /// Below it a double has all whole numbers.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -311,7 +311,7 @@ fn text_of(kind: &Kind, text: &str, out: &mut Vec<u8>) -> Result<(), Reason> {
             put_index(out, at.ok_or(Reason::EnumIndex)?);
         }
         Kind::Date => put_long(out, i64::from(date(text)?)),
-        Kind::Instant => put_long(out, instant(text)?),
+        Kind::Instant => put_instant(out, instant(text)?),
         Kind::Bytes => put_bytes(out, &BASE64_STANDARD.decode(text).map_err(|_| Reason::WrongType)?),
         _ => put_bytes(out, text.as_bytes()),
     }
@@ -324,13 +324,16 @@ fn date(text: &str) -> Result<i32, Reason> {
     days.map(|day| day.to_epoch_days()).ok_or(Reason::WrongType)
 }
 
-/// Microseconds since 1970. Digits behind them would be lost.
-fn instant(text: &str) -> Result<i64, Reason> {
+/// A point in time, and whether there are digits behind its nanoseconds.
+fn instant(text: &str) -> Result<(i64, u32, bool), Reason> {
     let time = DateTime::parse_from_rfc3339(text).map_err(|_| Reason::WrongType)?;
     let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
-    let finer = fraction.bytes().take_while(u8::is_ascii_digit).skip(6).any(|digit| digit != b'0');
-    let leap = time.timestamp_subsec_nanos() >= 1_000_000_000;
-    if finer || leap { Err(Reason::OutOfRange) } else { Ok(time.timestamp_micros()) }
+    let finer = fraction.bytes().take_while(u8::is_ascii_digit).skip(9).any(|digit| digit != b'0');
+    match time.timestamp_subsec_nanos() {
+        nanos @ 0..NANOS => Ok((time.timestamp(), nanos, finer)),
+        // A leap second.
+        _ => Err(Reason::OutOfRange),
+    }
 }
 
 /// Writes a value whose JSON is a number, from its literal.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::tree::Tree;
-use crate::avro::avro_type::{Avro, AvroField, TypeRef, Unit};
+use crate::avro::avro_type::{Avro, AvroField, TypeRef};
 use crate::avro::writer_schema::{NAME_BYTES_MAX, SCHEMA_BYTES_MAX};
 
 /// How deeply types may be nested, references included.
@@ -348,7 +348,7 @@ impl Kind {
             Kind::Symbol(symbols) => Avro::Enum(symbols.clone()),
             Kind::Uuid => Avro::UuidText,
             Kind::Date => Avro::Date,
-            Kind::Instant => Avro::Timestamp { unit: Unit::Micros, utc: true },
+            Kind::Instant => Avro::Instant,
             Kind::Bytes => Avro::Bytes,
             Kind::List(items) => Avro::Array(items.avro()),
             Kind::Map(values) => Avro::Map(values.avro()),

@@ -6,7 +6,7 @@ use super::schema::{Count, Field, Kind, Message, Scalar};
 use crate::avro::bad::Reason;
 use crate::avro::cursor::Cursor;
 use crate::avro::wire::RECORD_BYTES_MAX;
-use crate::avro::write::{put_bytes, put_index, put_long};
+use crate::avro::write::{NANOS, put_bytes, put_index, put_instant, put_long};
 
 /// The highest number that a field can have.
 const NUMBER_MAX: u64 = (1 << 29) - 1;
@@ -328,8 +328,8 @@ fn put_value<'s>(kind: &'s Kind, raw: Raw<'_>, out: &mut Vec<u8>, state: &mut St
             }
         }
         (Kind::Timestamp, Raw::Bytes(body)) => {
-            state.spend(10)?;
-            put_long(out, micros(body)?);
+            state.spend(15)?;
+            put_instant(out, timestamp(body)?);
             Ok(())
         }
         _ => Err(Reason::WireType),
@@ -394,8 +394,8 @@ fn put_nothing(scalar: Scalar, out: &mut Vec<u8>) {
     out.extend(std::iter::repeat_n(0, zeros));
 }
 
-/// A `google.protobuf.Timestamp` in microseconds since 1970. Nanoseconds behind them would be lost.
-fn micros(body: &[u8]) -> Result<i64, Reason> {
+/// The seconds and nanoseconds of a `google.protobuf.Timestamp`, which has no digits behind these.
+fn timestamp(body: &[u8]) -> Result<(i64, u32, bool), Reason> {
     let (mut seconds, mut nanos) = (0i64, 0i32);
     let mut cursor = Cursor::new(body);
     while cursor.left() > 0 {
@@ -406,9 +406,8 @@ fn micros(body: &[u8]) -> Result<i64, Reason> {
             _ => {}
         }
     }
-    if !(0..1_000_000_000).contains(&nanos) || nanos % 1000 != 0 {
-        return Err(Reason::OutOfRange);
+    match u32::try_from(nanos) {
+        Ok(nanos @ 0..NANOS) => Ok((seconds, nanos, false)),
+        _ => Err(Reason::OutOfRange),
     }
-    let micros = seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(i64::from(nanos / 1000)));
-    micros.ok_or(Reason::OutOfRange)
 }

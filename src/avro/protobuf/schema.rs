@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost_reflect::{Cardinality, DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, MessageDescriptor};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
-use crate::avro::avro_type::{Avro, AvroField, TypeRef, Unit};
+use crate::avro::avro_type::{Avro, AvroField, TypeRef};
 use crate::avro::writer_schema::{NAME_BYTES_MAX, SCHEMA_BYTES_MAX};
 
 /// How deeply messages may be nested.
@@ -389,7 +389,7 @@ impl Kind {
             Kind::Scalar(scalar) | Kind::Wrapper(scalar) => scalar.avro(),
             Kind::Enum(_) => Avro::String,
             Kind::Message(message) => Avro::Record(message.avro()),
-            Kind::Timestamp => Avro::Timestamp { unit: Unit::Micros, utc: true },
+            Kind::Timestamp => Avro::Instant,
         }
     }
 }

@@ -7,6 +7,7 @@ mod oracle;
 mod recursive;
 mod resolution;
 mod schemas;
+mod times;
 mod unions;
 mod values;
 
@@ -32,6 +33,7 @@ pub fn upsert(key: &[&str]) -> EventShape {
         lineage: None,
         types: Types::Any,
         recursive_types: RecursiveTypes::Refuse,
+        nanoseconds: Nanoseconds::Truncate,
     }
 }
 
