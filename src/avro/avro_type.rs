@@ -9,6 +9,8 @@ use super::recursive::JsonPlan;
 /// How many branches of a union are named in messages.
 const BRANCHES_SHOWN: usize = 10;
 
+use serde_json::Value;
+
 /// The unit of a timestamp on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -119,6 +121,8 @@ pub struct AvroField {
     pub doc: Option<String>,
     /// Names that the field had before.
     pub aliases: Vec<String>,
+    /// What it is in records that do not have it, as the schema has it.
+    pub default: Option<Value>,
 }
 
 /// The point at which a type contains itself.

@@ -14,7 +14,7 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 
 use super::bad::Reason;
-use crate::core::schema::{Field, Type};
+use crate::core::schema::{Constant, Field, Type};
 
 /// A column that is being filled. Its length is that of its values; a required column never has nulls of its own, but
 /// holds a filler where its parent is null.
@@ -163,6 +163,27 @@ impl Column {
             self.nulls.append_null();
         }
         self.push_filler()
+    }
+
+    /// A value that is not from the wire. In a column of another type it is null.
+    pub fn push_constant(&mut self, constant: &Constant) -> Result<(), Reason> {
+        match (&mut self.data, constant) {
+            (Data::Boolean(v), Constant::Boolean(value)) => v.append(*value),
+            (Data::Int(v), Constant::Int(value)) => v.push(*value),
+            (Data::Long(v), Constant::Long(value)) => v.push(*value),
+            (Data::Float(v), Constant::Float(bits)) => v.push(f32::from_bits(*bits)),
+            (Data::Double(v), Constant::Double(bits)) => v.push(f64::from_bits(*bits)),
+            (Data::Decimal(v), Constant::Decimal(value)) => v.push(*value),
+            (Data::Bytes(v), Constant::String(value)) => v.push(value.as_bytes())?,
+            (Data::Bytes(v), Constant::Bytes(value)) => v.push(value)?,
+            (Data::Fixed { size, bytes }, Constant::Bytes(value)) if value.len() == *size => {
+                fits(bytes.len() + value.len())?;
+                bytes.extend_from_slice(value);
+            }
+            _ => return self.push_null(),
+        }
+        self.present();
+        Ok(())
     }
 
     fn push_filler(&mut self) -> Result<(), Reason> {

@@ -13,6 +13,7 @@ mod branches;
 mod columns;
 mod cursor;
 mod decoder;
+mod default;
 mod grow;
 mod json;
 mod lineage;

@@ -11,7 +11,7 @@ use super::branches::{self, Branch};
 use super::recursive::JsonPlan;
 use super::schema::DURATION;
 use super::write::NANOS;
-use crate::core::schema::{Field, Named, Type, branches_of, matches};
+use crate::core::schema::{Constant, Field, Named, Type, branches_of, matches};
 
 /// How many fields that the table does not know are named.
 const UNKNOWN_MAX: usize = 100;
@@ -33,8 +33,8 @@ pub struct Plan {
 pub struct Record {
     /// One per field of the writer, in wire order.
     pub steps: Vec<Step>,
-    /// Columns that the writer does not have.
-    pub missing: Vec<usize>,
+    /// Columns that the writer does not have, and what they are then; none: null.
+    pub missing: Vec<(usize, Option<Constant>)>,
 }
 
 /// What to do with one field.
@@ -193,7 +193,7 @@ fn compile_record(
     path: &str,
     unknown: &mut Vec<String>,
 ) -> Result<Record, String> {
-    let mut steps = Vec::with_capacity(fields.len());
+    let (mut steps, mut missing) = (Vec::with_capacity(fields.len()), Vec::new());
     let columns: Vec<Named<'_>> = targets.iter().map(|t| Named::from(t.field)).collect();
     let names: Vec<Named<'_>> = fields.iter().map(|f| Named { name: &f.name, aliases: &f.aliases }).collect();
     let places = matches(&columns, &names);
@@ -202,7 +202,11 @@ fn compile_record(
         if elsewhere.contains(&field.name) {
             steps.push(Step::Skip(skip(&field.kind)));
         } else if field.kind.is_only_null() {
-            // Its column, if there is one, is left null below.
+            let target = place.and_then(|at| targets.get(at));
+            if target.is_some_and(|target| target.field.required || target.refuse_null.is_some()) {
+                return Err(format!("field `{path}` is null, and its column is required"));
+            }
+            missing.extend(target.map(|target| (target.column, None)));
             steps.push(Step::Skip(skip(&field.kind)));
         } else if let Some(target) = place.and_then(|at| targets.get(at)) {
             let value = compile_value(&field.kind, target.field, target.refuse_null, &path, unknown)?;
@@ -215,15 +219,13 @@ fn compile_record(
         }
     }
     let mut found = vec![false; targets.len()];
-    let given = fields.iter().zip(&places).filter(|(field, _)| !field.kind.is_only_null());
-    given.filter_map(|(_, place)| *place).for_each(|at| found[at] = true);
-    let mut missing = Vec::new();
+    places.iter().flatten().for_each(|at| found[*at] = true);
     for (target, _) in targets.iter().zip(&found).filter(|(_, found)| !**found) {
-        if target.field.required || target.refuse_null.is_some() {
+        if target.refuse_null.is_some() || (target.field.required && target.field.write_default.is_none()) {
             let path = below(path, &target.field.name);
             return Err(format!("column `{path}` is required, and the schema has no such field"));
         }
-        missing.push(target.column);
+        missing.push((target.column, target.field.write_default.clone()));
     }
     Ok(Record { steps, missing })
 }
@@ -346,9 +348,14 @@ fn compile_items(
     Ok(Items { value: Box::new(value), bytes_min: items.bytes_min().saturating_add(more_bytes), memory })
 }
 
+/// About what a field takes at least, be it there or not.
+pub fn memory_of_field(field: &Field) -> u64 {
+    memory_of(&field.kind).saturating_add(field.write_default.as_ref().map_or(0, Constant::bytes) as u64)
+}
+
 /// About what a value takes in columns of this type, whatever its length on the wire.
-pub fn memory_of(kind: &Type) -> u64 {
-    let all = |fields: &[Field]| fields.iter().map(|f| memory_of(&f.kind)).fold(1, u64::saturating_add);
+fn memory_of(kind: &Type) -> u64 {
+    let all = |fields: &[Field]| fields.iter().map(memory_of_field).fold(1, u64::saturating_add);
     match kind {
         Type::Boolean => 1,
         Type::Int | Type::Date | Type::Float => 4,

@@ -108,7 +108,7 @@ fn struct_plan(
             let name = &other.field.name;
             return Err(format!("column `{name}` is required, and records of type `{column}` have no such column"));
         }
-        plan.record.missing.push(other.column);
+        plan.record.missing.push((other.column, None));
     }
     let shared = match own.is_empty() {
         true => None,

@@ -28,9 +28,13 @@ pub fn append_record(record: &Record, columns: &mut [Column], cursor: &mut Curso
             return Err((reason, i));
         }
     }
-    for &column in &record.missing {
-        if let Some(column) = columns.get_mut(column) {
-            column.push_null().map_err(|reason| (reason, usize::MAX))?;
+    for (column, constant) in &record.missing {
+        if let Some(column) = columns.get_mut(*column) {
+            let pushed = match constant {
+                None => column.push_null(),
+                Some(constant) => column.push_constant(constant),
+            };
+            pushed.map_err(|reason| (reason, usize::MAX))?;
         }
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Avro schema → table columns.
 
 use super::avro_type::{Avro, AvroField, TypeRef, Unit, shared_name};
-use super::plan::memory_of;
+use super::default;
+use super::plan::memory_of_field;
 use super::shape::{DeleteBy, EventShape, Mode, Nanoseconds, RecursiveTypes, Types};
 use super::value_schema::ValueSchema;
 use super::writer_schema;
@@ -164,7 +165,7 @@ pub fn row_bytes(columns: &[Field], most: u64) -> Result<usize> {
     if columns.is_empty() {
         return Err(Error::Decision("a record without fields makes no table: give it one".into()));
     }
-    let bytes = columns.iter().map(|f| memory_of(&f.kind)).fold(0, u64::saturating_add);
+    let bytes = columns.iter().map(memory_of_field).fold(0, u64::saturating_add);
     if bytes > most {
         return Err(Error::Decision(format!(
             "a row of these {} columns takes {bytes} bytes even where all is null; {most} are possible: use bytes instead \
@@ -228,7 +229,11 @@ fn struct_fields(fields: &[AvroField], rules: Rules) -> Result<Vec<Field>, Fault
     let kept = fields.iter().filter(|field| !field.kind.is_only_null());
     let columns = kept.map(|field| {
         let (kind, required) = column_type(&field.kind, rules).map_err(below(&field.name))?;
-        Ok(column(field, kind, required))
+        let mut column = column(field, kind, required);
+        if rules.version >= 3 {
+            column.write_default = field.default.as_ref().and_then(|json| default::constant(&field.kind, json));
+        }
+        Ok(column)
     });
     columns.collect()
 }

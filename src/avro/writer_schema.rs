@@ -211,12 +211,14 @@ impl Parser {
             let sized = self.any(kind, &inner)?;
             // Some producers write the logical type beside the field's type instead of inside it. Like every other
             // implementation, take the field for what its type says.
+            let default = field.get("default").cloned();
             let doc = field.get("doc").and_then(Value::as_str).map(str::to_string);
             let aliases = field.get("aliases").and_then(Value::as_array);
             let aliases = aliases.into_iter().flatten().filter_map(Value::as_str).take(ALIASES_MAX);
             let aliases: Vec<String> = aliases.map(str::to_string).collect();
             words += name.len() + doc.as_ref().map_or(0, String::len) + aliases.iter().map(String::len).sum::<usize>();
-            parsed.push(AvroField { name: name.to_string(), kind: sized.kind.clone(), doc, aliases });
+            words += default.as_ref().and_then(Value::as_str).map_or(0, str::len);
+            parsed.push(AvroField { name: name.to_string(), kind: sized.kind.clone(), doc, aliases, default });
             sizes.push(sized);
         }
         let kind = TypeRef::new(short_name(&full), Avro::Record(parsed));

@@ -285,7 +285,7 @@ impl Change {
     fn of(difference: &Difference) -> Change {
         let meaning = verdict(difference);
         let (path, from, to, why) = match difference {
-            Difference::Add { path, kind } => (path, None, Some(kind.to_string()), None),
+            Difference::Add { path, kind, .. } => (path, None, Some(kind.to_string()), None),
             Difference::Widen { path, from, to } => (path, Some(from.to_string()), Some(to.to_string()), None),
             Difference::Rename { path, to } => (path, None, Some(to.clone()), None),
             Difference::Relax { path } => (path, None, None, None),

@@ -1,29 +1,30 @@
 //! Columns in one spelling of a table's turned into another, at every depth: fields found again by name or by place, wider
-//! types, and null where a field was added since. New rows take this way into data files, and rows of data files the way back.
+//! types, and a default or null where a field was added since. New rows take this way into data files, and rows of data files the way back.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, ListArray, MapArray, RecordBatch, RecordBatchOptions,
-    StringArray, StructArray, make_array, new_null_array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, Float32Array,
+    Float64Array, Int32Array, Int64Array, ListArray, MapArray, RecordBatch, RecordBatchOptions, StringArray,
+    StructArray, make_array, new_null_array,
 };
 use arrow::compute::{CastOptions, cast, cast_with_options, is_null, nullif};
 use arrow::datatypes::{DataType, Field, Fields, Int64Type, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 
-use crate::core::schema::{Named, matches, other_names};
+use crate::core::schema::{Absent, Constant, Named, default_of, matches, other_names};
 use crate::error::{Error, Result};
 
-/// `batch` with the columns of `schema`, matched at every depth by name, or by a name that either of the two knows the
-/// column by besides: rows that were gathered before a column was renamed find it, and so do those that were gathered for
-/// a rename that is still to come. What the batch does not have is null. Field ids are those of `schema`.
+/// `batch`, new rows, with the columns of `schema`, matched at every depth by name, or by a name that either of the two knows
+/// the column by besides: rows that were gathered before a column was renamed find it, and so do those that were gathered for
+/// a rename that is still to come. What the batch does not have is the column's write default. Field ids are those of `schema`.
 ///
 /// # Errors
 /// [`Error::Decision`] naming the column whose values do not fit.
 pub fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     let one = |(field, place): (&Arc<Field>, Option<usize>)| match place.and_then(|at| batch.columns().get(at)) {
-        Some(column) => fit_column(column, field, Matching::ByName),
-        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+        Some(column) => fit_column(column, field, Matching::ByName(Absent::NotGiven)),
+        None => absent(field, Absent::NotGiven, batch.num_rows()).map_err(|e| unfit(field, &e)),
     };
     let places = places(batch.schema_ref().fields(), schema.fields());
     let columns = schema.fields().iter().zip(places).map(one).collect::<Result<_>>()?;
@@ -47,8 +48,46 @@ fn assemble(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<R
 }
 
 fn fit_column(column: &ArrayRef, field: &Field, matching: Matching) -> Result<ArrayRef> {
-    let unfit = |e: ArrowError| Error::Decision(format!("column {}: {e}", field.name()));
-    fit(column, field.data_type(), matching).map_err(unfit)
+    fit(column, field.data_type(), matching).map_err(|e| unfit(field, &e))
+}
+
+fn unfit(field: &Field, error: &ArrowError) -> Error {
+    Error::Decision(format!("column {}: {error}", field.name()))
+}
+
+/// What a field is in rows that do not have it: its default, or null.
+///
+/// # Errors
+/// [`ArrowError`] where the default is no value of the field's type.
+pub fn absent(field: &Field, absent: Absent, rows: usize) -> std::result::Result<ArrayRef, ArrowError> {
+    match default_of(field, absent) {
+        Some(constant) => repeat(&constant, field.data_type(), rows),
+        None => Ok(new_null_array(field.data_type(), rows)),
+    }
+}
+
+/// So many rows of a constant.
+fn repeat(constant: &Constant, kind: &DataType, rows: usize) -> std::result::Result<ArrayRef, ArrowError> {
+    let again = |bytes: &[u8]| std::iter::repeat_n(Some(bytes.to_vec()), rows);
+    let plain: ArrayRef = match constant {
+        Constant::Boolean(v) => Arc::new(BooleanArray::from(vec![*v; rows])),
+        Constant::Int(v) => Arc::new(Int32Array::from_value(*v, rows)),
+        Constant::Long(v) => Arc::new(Int64Array::from_value(*v, rows)),
+        Constant::Float(v) => Arc::new(Float32Array::from_value(f32::from_bits(*v), rows)),
+        Constant::Double(v) => Arc::new(Float64Array::from_value(f64::from_bits(*v), rows)),
+        Constant::Decimal(v) => {
+            return Ok(Arc::new(Decimal128Array::from_value(*v, rows).with_data_type(kind.clone())));
+        }
+        Constant::String(v) => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(v, rows))),
+        Constant::Bytes(v) => match kind {
+            DataType::FixedSizeBinary(n) => {
+                Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(again(v), *n)?)
+            }
+            _ => Arc::new(again(v).collect::<BinaryArray>()),
+        },
+    };
+    // Integers to dates and times, which Arrow takes for the same numbers.
+    cast(&plain, kind)
 }
 
 /// Where each field of `to` is in `from`.
@@ -66,8 +105,8 @@ fn places(from: &Fields, to: &Fields) -> Vec<Option<usize>> {
 /// How fields of records find each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matching {
-    /// By their names.
-    ByName,
+    /// By their names; one that is not there is absent for this reason.
+    ByName(Absent),
     /// By their places.
     InOrder,
 }
@@ -116,19 +155,22 @@ pub fn fit(column: &ArrayRef, to: &DataType, matching: Matching) -> std::result:
 /// A required field of an optional record has a placeholder ('' or 0) where the record is null; a field that may be null
 /// is null there.
 fn record(from: &StructArray, fields: &Fields, matching: Matching) -> std::result::Result<StructArray, ArrowError> {
-    let absent = if from.null_count() > 0 { Some(is_null(from)?) } else { None };
+    let gone = if from.null_count() > 0 { Some(is_null(from)?) } else { None };
     let places = match matching {
-        Matching::ByName => places(from.fields(), fields),
+        Matching::ByName(_) => places(from.fields(), fields),
         Matching::InOrder => (0..fields.len()).map(Some).collect(),
     };
     let child = |(place, field): (Option<usize>, &Arc<Field>)| {
         let found = place.and_then(|at| from.columns().get(at));
-        match (found, &absent) {
-            (None, _) => Ok(new_null_array(field.data_type(), from.len())),
+        let missing = || match matching {
+            Matching::ByName(reason) => absent(field, reason, from.len()),
+            Matching::InOrder => Ok(new_null_array(field.data_type(), from.len())),
+        };
+        match (found, &gone) {
+            (None, Some(gone)) if field.is_nullable() => nullif(&missing()?, gone),
+            (None, _) => missing(),
             // Before its own fields, which are absent with it.
-            (Some(found), Some(absent)) if field.is_nullable() => {
-                fit(&nullif(found, absent)?, field.data_type(), matching)
-            }
+            (Some(found), Some(gone)) if field.is_nullable() => fit(&nullif(found, gone)?, field.data_type(), matching),
             (Some(found), _) => fit(found, field.data_type(), matching),
         }
     };

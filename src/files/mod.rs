@@ -24,7 +24,7 @@ pub use self::deletes::{
     DeleteEncoding, WrittenDeletes, read_position_deletes, to_delete_file, write_position_deletes,
 };
 pub use self::file_io::from_iceberg;
-pub use self::fit::{Matching, conform, fit, respell};
+pub use self::fit::{Matching, absent, conform, fit, respell};
 pub use self::lent::{Grants, Lender, Lent};
 pub use self::parquet::{WriteTarget, to_data_file, write_data_files};
 pub use self::puffin::{decode_vector, encode_vector, read_vector, write_vectors};

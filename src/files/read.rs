@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -13,8 +13,8 @@ use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStream
 use parquet::errors::ParquetError;
 
 use super::store::cause;
-use super::{DeletedPositions, Store};
-use crate::core::schema::{TableSchema, field_id, to_arrow};
+use super::{DeletedPositions, Store, absent};
+use crate::core::schema::{Absent, TableSchema, field_id, to_arrow};
 use crate::table::FileRows;
 use crate::{Error, Result};
 
@@ -31,7 +31,7 @@ pub enum Naming {
 }
 
 /// The live rows of a data file: the named top-level columns of `schema`, found by field id, in the order of `columns`,
-/// as [`crate::core::schema::to_arrow`] types them. Columns that the file does not have are null.
+/// as [`crate::core::schema::to_arrow`] types them. Columns that the file does not have are as they were when they were added: their initial default, or null.
 ///
 /// The file is read unfiltered and rows are counted by position; `deleted` ones are then left out.
 ///
@@ -156,7 +156,9 @@ impl Shape {
 
     fn columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         let column = |(field, source): (&Arc<Field>, &Option<usize>)| match source {
-            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            None => absent(field, Absent::Older, batch.num_rows()).map_err(|e| {
+                Error::Decision(format!("{}: the default of column {}: {e}", self.location, field.name()))
+            }),
             Some(source) if batch.column(*source).data_type() == field.data_type() => Ok(batch.column(*source).clone()),
             // The column was promoted after the file was written (int to long), or is spelled otherwise (UTC).
             Some(source) => cast(batch.column(*source), field.data_type()).map_err(|e| {

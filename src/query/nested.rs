@@ -11,23 +11,27 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
-use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr_adapter::{DefaultPhysicalExprAdapter, PhysicalExprAdapter, PhysicalExprAdapterFactory};
 
-use crate::files::{Matching, fit};
+use crate::core::schema::{Absent, default_of};
+use crate::files::{Matching, absent, fit};
 
 /// Fits the columns of each file to the table.
 #[derive(Debug)]
-pub(super) struct ColumnAdapters;
+pub(super) struct ColumnAdapters {
+    /// The table's columns with their defaults noted.
+    pub(super) defaults: SchemaRef,
+}
 
 impl PhysicalExprAdapterFactory for ColumnAdapters {
     fn create(&self, table: SchemaRef, file: SchemaRef) -> Result<Arc<dyn PhysicalExprAdapter>> {
         let plain = DefaultPhysicalExprAdapter::new(table.clone(), file.clone());
-        Ok(Arc::new(ColumnAdapter { table, file, plain }))
+        Ok(Arc::new(ColumnAdapter { table, file, defaults: self.defaults.clone(), plain }))
     }
 }
 
@@ -35,6 +39,7 @@ impl PhysicalExprAdapterFactory for ColumnAdapters {
 struct ColumnAdapter {
     table: SchemaRef,
     file: SchemaRef,
+    defaults: SchemaRef,
     plain: DefaultPhysicalExprAdapter,
 }
 
@@ -43,8 +48,20 @@ impl ColumnAdapter {
     fn nested(&self, column: &Column) -> Option<NestedColumn> {
         let wanted = self.table.field_with_name(column.name()).ok().filter(|f| f.data_type().is_nested())?;
         let index = self.file.index_of(column.name()).ok()?;
-        let column = Arc::new(Column::new(column.name(), index));
-        Some(NestedColumn { column, wanted: Arc::new(wanted.clone()) })
+        let name = column.name();
+        let column = Arc::new(Column::new(name, index));
+        let noted = self.defaults.field_with_name(name).map_or_else(|_| wanted.data_type(), |f| f.data_type()).clone();
+        Some(NestedColumn { column, wanted: Arc::new(wanted.clone()), noted })
+    }
+
+    /// The default of a column that the file does not have.
+    fn default(&self, column: &Column) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        let Ok(noted) = self.defaults.field_with_name(column.name()) else { return Ok(None) };
+        if self.file.index_of(column.name()).is_ok() || default_of(noted, Absent::Older).is_none() {
+            return Ok(None);
+        }
+        let value = ScalarValue::try_from_array(&absent(noted, Absent::Older, 1)?, 0)?;
+        Ok(Some(Arc::new(Literal::new(value))))
     }
 }
 
@@ -54,7 +71,10 @@ impl PhysicalExprAdapter for ColumnAdapter {
             None => Ok(Transformed::no(expr)),
             Some(column) => match self.nested(column) {
                 Some(nested) => Ok(Transformed::yes(Arc::new(nested) as Arc<dyn PhysicalExpr>)),
-                None => self.plain.rewrite(expr).map(Transformed::yes),
+                None => match self.default(column)? {
+                    Some(default) => Ok(Transformed::yes(default)),
+                    None => self.plain.rewrite(expr).map(Transformed::yes),
+                },
             },
         };
         expr.transform_up(fit).data()
@@ -67,6 +87,8 @@ struct NestedColumn {
     /// In the file's schema.
     column: Arc<dyn PhysicalExpr>,
     wanted: FieldRef,
+    /// The wanted type with the defaults of its fields noted.
+    noted: DataType,
 }
 
 impl PartialEq for NestedColumn {
@@ -107,7 +129,8 @@ impl PhysicalExpr for NestedColumn {
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         let column = self.column.evaluate(batch)?.into_array(batch.num_rows())?;
-        Ok(ColumnarValue::Array(fit(&column, self.wanted.data_type(), Matching::ByName)?))
+        let filled = fit(&column, &self.noted, Matching::ByName(Absent::Older))?;
+        Ok(ColumnarValue::Array(fit(&filled, self.wanted.data_type(), Matching::InOrder)?))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -116,7 +139,7 @@ impl PhysicalExpr for NestedColumn {
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
         let column = children.pop().unwrap_or_else(|| self.column.clone());
-        Ok(Arc::new(NestedColumn { column, wanted: self.wanted.clone() }))
+        Ok(Arc::new(NestedColumn { column, wanted: self.wanted.clone(), noted: self.noted.clone() }))
     }
 
     fn fmt_sql(&self, f: &mut Formatter<'_>) -> std::fmt::Result {

@@ -28,7 +28,7 @@ use super::files::{Footers, Readers};
 use super::live::{Deleted, LiveRows};
 use super::nested::ColumnAdapters;
 use super::scan::{DataFile, Scan};
-use super::schema::query_schema;
+use super::schema::{query_schema, with_defaults};
 use super::{prune, through};
 
 /// Delete files and footers that are read at a time while a query is planned.
@@ -210,7 +210,7 @@ impl TableProvider for PinnedTable {
         }
         let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), LiveRows::of(Arc::new(source)))
             .with_projection_indices(Some(places))?
-            .with_expr_adapter(Some(Arc::new(ColumnAdapters)))
+            .with_expr_adapter(Some(Arc::new(ColumnAdapters { defaults: Arc::new(with_defaults(&self.scan.schema)) })))
             .with_limit(limit)
             // Else the opener may read whole row groups in place of selected rows: it takes a group whose statistics
             // satisfy the predicate, counts its deleted rows towards the limit, and forgets the selection.

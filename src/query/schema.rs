@@ -21,7 +21,7 @@ const UUID: &str = "arrow.uuid";
 pub fn query_schema(schema: &TableSchema) -> Schema {
     let arrow = to_arrow(schema);
     let fields = arrow.fields().iter().zip(&schema.fields).map(|(field, column)| {
-        let plain = ArrowField::new(field.name(), relaxed(field.data_type()), true);
+        let plain = ArrowField::new(field.name(), relaxed(field.data_type(), Keep::Nothing), true);
         match column.kind {
             Type::Uuid => plain.with_metadata(HashMap::from([(EXTENSION.to_owned(), UUID.to_owned())])),
             _ => plain,
@@ -30,17 +30,34 @@ pub fn query_schema(schema: &TableSchema) -> Schema {
     Schema::new(fields.collect::<Vec<_>>())
 }
 
+/// [`query_schema`] with the columns' defaults noted at every depth, for rows of files that are older than a column.
+pub(super) fn with_defaults(schema: &TableSchema) -> Schema {
+    let arrow = to_arrow(schema);
+    let field = |f: &Arc<ArrowField>| {
+        ArrowField::new(f.name(), relaxed(f.data_type(), Keep::Metadata), true).with_metadata(f.metadata().clone())
+    };
+    Schema::new(arrow.fields().iter().map(field).collect::<Vec<_>>())
+}
+
+/// Whether the notes on a field are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Nothing,
+    Metadata,
+}
+
 /// Whether the column holds UUIDs.
 pub(super) fn is_uuid(field: &ArrowField) -> bool {
     field.metadata().get(EXTENSION).is_some_and(|name| name == UUID)
 }
 
-fn relaxed(kind: &DataType) -> DataType {
-    let child = |f: &Arc<ArrowField>| Arc::new(ArrowField::new(f.name(), relaxed(f.data_type()), true));
+fn relaxed(kind: &DataType, keep: Keep) -> DataType {
+    let child =
+        |f: &Arc<ArrowField>| Arc::new(noted(ArrowField::new(f.name(), relaxed(f.data_type(), keep), true), f, keep));
     match kind {
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(child).collect::<Fields>()),
         DataType::List(element) => DataType::List(child(element)),
-        DataType::Map(entries, sorted) => DataType::Map(Arc::new(map_entries(entries)), *sorted),
+        DataType::Map(entries, sorted) => DataType::Map(Arc::new(map_entries(entries, keep)), *sorted),
         DataType::Timestamp(unit @ (TimeUnit::Microsecond | TimeUnit::Nanosecond), Some(_)) => {
             DataType::Timestamp(*unit, Some(Arc::from("UTC")))
         }
@@ -48,14 +65,18 @@ fn relaxed(kind: &DataType) -> DataType {
     }
 }
 
+fn noted(field: ArrowField, like: &ArrowField, keep: Keep) -> ArrowField {
+    if keep == Keep::Metadata { field.with_metadata(like.metadata().clone()) } else { field }
+}
+
 /// Arrow requires entries and keys of a map to be there.
-fn map_entries(entries: &ArrowField) -> ArrowField {
+fn map_entries(entries: &ArrowField, keep: Keep) -> ArrowField {
     let kind = match entries.data_type() {
         DataType::Struct(fields) => DataType::Struct(
             fields
                 .iter()
                 .enumerate()
-                .map(|(i, f)| ArrowField::new(f.name(), relaxed(f.data_type()), i > 0))
+                .map(|(i, f)| noted(ArrowField::new(f.name(), relaxed(f.data_type(), keep), i > 0), f, keep))
                 .collect::<Fields>(),
         ),
         other => other.clone(),

@@ -60,6 +60,7 @@ pub(super) async fn open_lanes<'p, 'w>(
     let mut open = Vec::new();
     for lane in lanes(pipeline) {
         let shape = event_shape(pipeline, lane[0]).with_key_schema(newest.key.is_some());
+        let formats = lane_formats(settings, pipeline, lane[0]);
         let mut tables = Vec::new();
         for table in &lane {
             let name = table.catalog.as_str();
@@ -72,12 +73,12 @@ pub(super) async fn open_lanes<'p, 'w>(
             for other in wanted {
                 all = grown_columns(&all, &other, &[tables::format(settings, table)], None)?;
             }
+            all = all.common_to(&formats);
             let opening = tables::Opening { pipeline, table, telemetry: waiting.telemetry };
             let opened = || tables::open_table(&catalog, &opening, &all);
             tables.push(waiting.until_reachable(opened).await?);
         }
         let format_version = lane.iter().map(|table| table.format_version).min().unwrap_or(2);
-        let formats = lane_formats(settings, pipeline, lane[0]);
         let schema = columns_of(&tables, pipeline, &shape, &wanted(newest, &shape, format_version)?, &formats)?;
         let order_by = pipeline.order_of(lane[0]);
         let (schema, formats) = (Arc::new(schema), formats.into());
@@ -109,7 +110,7 @@ pub(super) fn columns_of(
     let Some((first, others)) = tables.split_first() else {
         return Err(Error::Internal(format!("pipeline {}: a lane without tables", pipeline.name)));
     };
-    let mut columns = TableSchema::clone(&first.schema());
+    let mut columns = first.schema().common_to(formats);
     for other in others {
         columns = grown_columns(&columns, &other.schema(), formats, order_by).map_err(|e| {
             Error::Config(format!(

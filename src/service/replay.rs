@@ -390,7 +390,7 @@ impl KeyReader {
             let wanted = opening::wanted(&newest, &shape, table.format_version).unwrap_or_default();
             // Where the newest schema does not fit, letters of others may.
             let schema = columns_of(&tables, pipeline, &shape, &wanted, &formats)
-                .unwrap_or_else(|_| TableSchema::clone(&tables[0].schema()));
+                .unwrap_or_else(|_| tables[0].schema().common_to(&formats));
             decoders.push((
                 decoder(&schema, &shape, encoder(pipeline, &schema)?)?,
                 shape.types.clone(),

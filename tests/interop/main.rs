@@ -38,6 +38,7 @@ mod sql;
 #[allow(dead_code, reason = "the tests of the program use it all; the harness's own do not")]
 mod stack;
 mod trino;
+mod types;
 mod upsert;
 mod values;
 mod watch;

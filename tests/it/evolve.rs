@@ -2,7 +2,9 @@
 
 use apache_avro::Schema;
 use apache_avro::types::Value;
-use firn::commands::{self, VerdictArgs};
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use firn::commands::{self, GetArgs, VerdictArgs};
 use firn::embedded::registry::Level;
 use firn::query::Format;
 use firn::service;
@@ -219,6 +221,75 @@ async fn a_verdict_says_what_cannot_be_with_path_and_types_and_the_registrys_ans
         assert_eq!(ended.as_ref().err().map(Error::exit_code), Some(code), "{text}");
     }
     assert_eq!(rows(&world, "ice.market.trades").await, [json!({"id": 1, "n": 1})], "a verdict changes nothing");
+}
+
+/// The ids of rows for which this holds.
+async fn ids(world: &World, table: &str, holds: &str) -> Vec<i64> {
+    let settings = Settings::load(&world.config()).unwrap();
+    let engine = service::open_engine(&settings).await.unwrap();
+    let answer = engine.query(&format!("SELECT id FROM {table} WHERE {holds} ORDER BY id")).await.unwrap();
+    let batches: Vec<_> = answer.stream.try_collect().await.unwrap();
+    let column = |batch: &arrow::array::RecordBatch| batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+    batches.iter().flat_map(column).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn defaults_are_what_old_rows_and_old_events_have_on_v3_and_null_elsewhere() {
+    let fields = |top: &str, deep: &str| {
+        schema(&format!(
+            r#",{{"name":"s","type":{{"type":"record","name":"S","fields":[{{"name":"a","type":"int"}}{deep}]}}}},
+                {{"name":"l","type":{{"type":"array","items":"S"}}}}{top}"#
+        ))
+    };
+    let first = fields("", "");
+    let second = fields(
+        r#",{"name":"n","type":"int","default":7},{"name":"o","type":["string","null"],"default":"x"},
+            {"name":"z","type":["null","int"],"default":null}"#,
+        r#",{"name":"b","type":"string","default":"deep"}"#,
+    );
+    let old = |id: u32, key: u8| [&[0][..], &id.to_be_bytes(), &[key * 2, 2, 2, 4, 0]].concat();
+    let new = |id: u32, key: u8| [&[0][..], &id.to_be_bytes(), &[key * 2, 2, 2, b'b', 0, 16, 2, 0]].concat();
+    for (tables, filled) in
+        [(vec![ICEBERG_V3], true), (vec![ICEBERG], false), (vec![DELTA], false), (vec![ICEBERG_V3, DELTA], false)]
+    {
+        let world = world(&tables, "").await;
+        let name = if tables == [DELTA] { "lake.market.trades" } else { "ice.market.trades" };
+        let one = register(&world, &first);
+        world.send(0, &[old(one, 1), old(one, 2)]);
+        world.catch_up().await.unwrap();
+
+        let (report, text, ended) = verdict(&world, Some(&second)).await;
+        assert!(ended.is_ok(), "{text}");
+        let said = if filled { "adds column n (int) with the default 7" } else { "adds column n (int)\n" };
+        assert!(text.contains(said) && (report["compatible"] == true), "{text}");
+
+        let two = register(&world, &second);
+        world.send(0, &[new(two, 3), old(one, 4)]);
+        world.catch_up().await.unwrap();
+        let expected = |key: i64| match (key, filled) {
+            (3, _) => json!({"id": 3, "s": {"a": 1, "b": "b"}, "l": [], "n": 8}),
+            (_, true) => {
+                let inner = |a: i32| json!({"a": a, "b": "deep"});
+                json!({"id": key, "s": inner(1), "l": [inner(2)], "n": 7, "o": "x"})
+            }
+            (_, false) => json!({"id": key, "s": {"a": 1}, "l": [{"a": 2}]}),
+        };
+        assert_eq!(rows(&world, name).await, [1, 2, 3, 4].map(expected), "{tables:?}");
+        let of = |yes: &[i64]| if filled { yes.to_vec() } else { Vec::new() };
+        assert_eq!(ids(&world, name, "n = 7").await, of(&[1, 2, 4]), "{tables:?}");
+        assert_eq!(ids(&world, name, "n > 7").await, [3]);
+        assert_eq!(ids(&world, name, "o = 'x' AND s['b'] = 'deep'").await, of(&[1, 2, 4]));
+        assert_eq!(ids(&world, name, "n IS NULL").await.len(), if filled { 0 } else { 3 });
+        let mut got = Vec::new();
+        let args = GetArgs { config: world.config(), table: name.into(), values: vec!["1".into()] };
+        commands::get(args, &mut got).await.unwrap();
+        let got = String::from_utf8(got).unwrap();
+        assert_eq!((got.contains('7'), got.contains("deep")), (filled, filled), "{got}");
+
+        // A schema that lacks the fields again changes nothing on v3, where their default is known.
+        let (report, text, _) = verdict(&world, Some(&first)).await;
+        assert!(report["compatible"] == true && actions(&report).is_empty(), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

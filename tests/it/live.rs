@@ -235,3 +235,110 @@ async fn a_table_changes_while_another_one_of_the_pipeline_is_out_of_reach() {
     let expected = rows(&world, "lake.market.trades").await;
     assert_eq!((rows(&world, "ice.market.trades").await, expected.len()), (expected, 3));
 }
+
+const PLAIN: &str = r#",{"name":"at","type":"long"},
+    {"name":"s","type":{"type":"record","name":"S","fields":[{"name":"a","type":"int"}]}}"#;
+const FILLED: &str = r#",{"name":"at","type":"long"},
+    {"name":"s","type":{"type":"record","name":"S","fields":[{"name":"a","type":"int"},
+        {"name":"b","type":"string","default":"deep"}]}},
+    {"name":"n","type":"int","default":7}"#;
+
+/// An event of [`PLAIN`] or, with the fields that have defaults, of [`FILLED`].
+fn event(id: u32, key: i64, at: i64, own: Option<i32>) -> Vec<u8> {
+    match own {
+        None => encode(id, &schema(PLAIN), json!({"id": key, "at": at, "s": {"a": 1}})),
+        Some(n) => encode(id, &schema(FILLED), json!({"id": key, "at": at, "s": {"a": 1, "b": "own"}, "n": n})),
+    }
+}
+
+/// The row that an event makes, in a table that keeps defaults and in one that does not.
+fn row(key: i64, at: i64, own: Option<i32>, keeps_defaults: bool) -> Value {
+    match own {
+        Some(n) => json!({"id": key, "at": at, "s": {"a": 1, "b": "own"}, "n": n}),
+        None if keeps_defaults => json!({"id": key, "at": at, "s": {"a": 1, "b": "deep"}, "n": 7}),
+        None => json!({"id": key, "at": at, "s": {"a": 1}}),
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_comes_up_has_its_default_in_rows_under_way_and_in_events_that_lose_or_win_by_order() {
+    for (tables, keeps) in [(vec![ICEBERG_V3], true), (vec![ICEBERG], false), (vec![DELTA, ICEBERG_V3], false)] {
+        let world = world(&tables, "    order_by: at\n").await;
+        let slower = std::fs::read_to_string(world.config()).unwrap().replace("200ms", "1s");
+        std::fs::write(world.config(), slower).unwrap();
+        let before = register(&world, &schema(PLAIN));
+        let running = Running::start(&world);
+        world.send(0, &[event(before, 1, 5, None), event(before, 2, 5, None), event(before, 3, 5, None)]);
+        running.until(3).await;
+        let after = register(&world, &schema(FILLED));
+        world.send(
+            0,
+            &[
+                // Gathered before the columns grow, and committed with them.
+                event(before, 4, 5, None),
+                event(after, 1, 6, Some(9)),
+                event(after, 5, 5, Some(10)),
+                // It is older than what it meets, in the batch and in the table.
+                event(before, 1, 4, None),
+                event(after, 2, 4, Some(11)),
+                // It is newer than both.
+                event(before, 5, 8, None),
+            ],
+        );
+        running.until(9).await;
+        assert_eq!(running.end().await.count("partitions assigned"), 1);
+        let expected: Vec<_> = [(1, 6, Some(9)), (2, 5, None), (3, 5, None), (4, 5, None), (5, 8, None)]
+            .map(|(key, at, own)| row(key, at, own, keeps))
+            .to_vec();
+        for (catalog, table) in [("ice", "ice.market.trades"), ("lake", "lake.market.trades")] {
+            if tables.iter().any(|t| t.contains(&format!("catalog: {catalog}"))) {
+                assert_eq!(rows(&world, table).await, expected, "{tables:?} {table}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn members_that_see_a_field_at_different_times_write_the_same_default() {
+    let world = world(&[ICEBERG_V3], "    order_by: at\n").await;
+    let before = register(&world, &schema(PLAIN));
+    let first = Running::start(&world);
+    world.send(0, &[event(before, 0, 5, None)]);
+    first.until(1).await;
+    let second = Running::start(&world);
+    let begun = Instant::now();
+    let mut sent = 1;
+    // Keys of a partition have its number as their last digit. Until each of the two has one of the partitions:
+    while second.progress.events.load(Ordering::Relaxed) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the second member gets no partition");
+        world.send(0, &[event(before, 10 * sent, 5, None)]);
+        world.send(1, &[event(before, 10 * sent + 1, 5, None)]);
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let after = register(&world, &schema(FILLED));
+    // One of them hears of it now, the other one by the table; then by an event of its own.
+    world.send(0, &[event(after, 10_000, 5, Some(1)), event(before, 10_010, 5, None)]);
+    world.send(1, &[event(before, 10_001, 5, None)]);
+    let both = || first.progress.events.load(Ordering::Relaxed) + second.progress.events.load(Ordering::Relaxed);
+    let all = |more: i64| (1 + 2 * (sent - 1) + more) as u64;
+    while both() < all(3) {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{} of {} events", both(), all(3));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.send(1, &[event(before, 10_011, 5, None), event(after, 10_021, 5, Some(2)), event(before, 10_031, 5, None)]);
+    world.send(0, &[event(before, 10_020, 5, None)]);
+    while both() < all(7) {
+        assert!(begun.elapsed() < Duration::from_secs(180), "{} of {} events", both(), all(7));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    second.end().await;
+    first.end().await;
+    let own = |key: i64| [(10_000, 1), (10_021, 2)].into_iter().find(|(of, _)| *of == key).map(|(_, n)| n);
+    let found = rows(&world, "ice.market.trades").await;
+    assert_eq!(found.len() as u64, all(7));
+    for found in found {
+        let key = found["id"].as_i64().unwrap();
+        assert_eq!(found, row(key, 5, own(key), true));
+    }
+}

@@ -365,6 +365,7 @@ impl Object {
             kind: property.node.avro(),
             doc: property.doc.clone(),
             aliases: Vec::new(),
+            default: None,
         };
         self.fields.iter().map(field).collect()
     }

@@ -355,8 +355,13 @@ impl Message {
 
     /// The fields of the Avro record that a message is written as.
     pub fn avro(&self) -> Vec<AvroField> {
-        let field =
-            |field: &Field| AvroField { name: field.name.clone(), kind: field.avro(), doc: None, aliases: Vec::new() };
+        let field = |field: &Field| AvroField {
+            name: field.name.clone(),
+            kind: field.avro(),
+            doc: None,
+            aliases: Vec::new(),
+            default: None,
+        };
         self.fields.iter().map(field).collect()
     }
 }

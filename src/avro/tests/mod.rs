@@ -1,6 +1,7 @@
 //! What the decoder promises, over its public face.
 
 mod bad_records;
+mod defaults;
 mod evolution;
 mod keys;
 mod oracle;

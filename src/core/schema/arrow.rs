@@ -5,13 +5,26 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema, TimeUnit};
 
-use super::{Field, TableSchema, Type};
+use super::{Constant, Field, TableSchema, Type};
 
 /// The Arrow metadata key under which the Parquet writer looks for a field's id.
 pub const FIELD_ID_KEY: &str = "PARQUET:field_id";
 
 /// The Arrow metadata key for the other names of a field, one a line: rows that were gathered under one of them are its.
 const NAMES_KEY: &str = "firn:names";
+
+/// The Arrow metadata keys for a field's defaults, as JSON.
+const INITIAL_KEY: &str = "firn:initial-default";
+const WRITE_KEY: &str = "firn:write-default";
+
+/// Why a row does not have a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// It was written before the field was added.
+    Older,
+    /// It is written now, by somebody who does not give the field.
+    NotGiven,
+}
 
 /// The table's columns as an Arrow schema; every field at every depth carries its id under [`FIELD_ID_KEY`].
 ///
@@ -33,10 +46,22 @@ pub fn other_names(field: &ArrowField) -> impl Iterator<Item = &str> {
     field.metadata().get(NAMES_KEY).into_iter().flat_map(|names| names.lines())
 }
 
+/// What a field of [`to_arrow`] is in rows that do not have it; none: null.
+#[must_use]
+pub fn default_of(field: &ArrowField, absent: Absent) -> Option<Constant> {
+    let key = if absent == Absent::Older { INITIAL_KEY } else { WRITE_KEY };
+    serde_json::from_str(field.metadata().get(key)?).ok()
+}
+
 fn arrow_field(field: &Field) -> ArrowField {
     let mut metadata = HashMap::from([(FIELD_ID_KEY.to_string(), field.id.to_string())]);
     if !field.aliases.is_empty() {
         metadata.insert(NAMES_KEY.to_string(), field.aliases.join("\n"));
+    }
+    for (key, constant) in [(INITIAL_KEY, &field.initial_default), (WRITE_KEY, &field.write_default)] {
+        if let Some(text) = constant.as_ref().and_then(|constant| serde_json::to_string(constant).ok()) {
+            metadata.insert(key.to_string(), text);
+        }
     }
     ArrowField::new(&field.name, arrow_type(&field.kind), !field.required).with_metadata(metadata)
 }

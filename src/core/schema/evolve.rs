@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::constant::{forget, have_defaults};
 use super::names::{Named, matches};
 use super::promote::{Fit, TableFormat, fit, same_type};
 use super::union::branches_of;
-use super::{Field, TableSchema, Type};
+use super::{Constant, Field, TableSchema, Type};
 
 /// One difference between a table and what a schema asks of it. Paths are dotted: `order.price`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Difference {
         path: String,
         /// The type of the new column.
         kind: Type,
+        /// What it is in the rows that are there, and in those of events that do not have it; none: null.
+        default: Option<Constant>,
     },
     /// The table's type becomes wider.
     Widen {
@@ -163,6 +166,9 @@ impl Growth<'_> {
 
     /// A column that the schema does not have: its rows leave it null.
     fn unmentioned(&mut self, old: &Field, within: &str) -> Field {
+        if have_defaults(self.formats) && old.write_default.is_some() {
+            return old.clone();
+        }
         if old.required {
             self.changes.push(Difference::Relax { path: path(within, &old.name) });
         }
@@ -170,8 +176,14 @@ impl Growth<'_> {
     }
 
     fn added(&mut self, new: &Field, within: &str) -> Field {
-        self.changes.push(Difference::Add { path: path(within, &new.name), kind: new.kind.clone() });
-        let mut added = Field { required: false, aliases: Vec::new(), ..new.clone() };
+        let mut added = Field { aliases: Vec::new(), ..new.clone() };
+        if !have_defaults(self.formats) {
+            forget(std::slice::from_mut(&mut added));
+        }
+        added.initial_default.clone_from(&added.write_default);
+        added.required &= added.initial_default.is_some();
+        let (path, kind, default) = (path(within, &new.name), new.kind.clone(), added.initial_default.clone());
+        self.changes.push(Difference::Add { path, kind, default });
         self.number(&mut added);
         added
     }
@@ -187,6 +199,11 @@ impl Growth<'_> {
             grown.aliases.push(old.name.clone());
         }
         grown.kind = self.kind(&old.kind, &new.kind, &path);
+        if grown.kind != old.kind {
+            for default in [&mut grown.initial_default, &mut grown.write_default] {
+                *default = default.take().map(|constant| constant.widened(&grown.kind));
+            }
+        }
         if old.required && !new.required {
             self.changes.push(Difference::Relax { path });
             grown.required = false;
@@ -282,7 +299,10 @@ fn path(within: &str, name: &str) -> String {
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Difference::Add { path, kind } => write!(f, "adds column {path} ({kind})"),
+            Difference::Add { path, kind, default: None } => write!(f, "adds column {path} ({kind})"),
+            Difference::Add { path, kind, default: Some(default) } => {
+                write!(f, "adds column {path} ({kind}) with the default {default}")
+            }
             Difference::Widen { path, from, to } => write!(f, "widens column {path} from {from} to {to}"),
             Difference::Rename { path, to } => write!(f, "renames column {path} to {to}"),
             Difference::Relax { path } => write!(f, "lets column {path} be null"),

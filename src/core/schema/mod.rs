@@ -2,14 +2,16 @@
 
 mod arrow;
 mod change;
+mod constant;
 mod evolve;
 mod names;
 mod promote;
 mod union;
 mod verdict;
 
-pub use self::arrow::{FIELD_ID_KEY, field_id, other_names, to_arrow};
+pub use self::arrow::{Absent, FIELD_ID_KEY, default_of, field_id, other_names, to_arrow};
 pub use self::change::{Asked, SchemaChange, plan_change};
+pub use self::constant::Constant;
 pub use self::evolve::{Difference, Evolution, evolve};
 pub use self::names::{Named, check_names, learn_names, matches};
 pub use self::promote::{TableFormat, same_type};
@@ -68,13 +70,26 @@ pub struct Field {
     pub doc: Option<String>,
     /// Other names under which events may carry it: names that the column had before, or the aliases of an Avro field.
     pub aliases: Vec<String>,
+    /// What it is in rows that were written before it was added. Iceberg v3 only; else null.
+    pub initial_default: Option<Constant>,
+    /// What it is in rows whose writer does not give it. Iceberg v3 only; else null.
+    pub write_default: Option<Constant>,
 }
 
 impl Field {
     /// A field that is not numbered yet.
     #[must_use]
     pub fn new(name: impl Into<String>, kind: Type, required: bool) -> Self {
-        Field { id: 0, name: name.into(), required, kind, doc: None, aliases: Vec::new() }
+        Field {
+            id: 0,
+            name: name.into(),
+            required,
+            kind,
+            doc: None,
+            aliases: Vec::new(),
+            initial_default: None,
+            write_default: None,
+        }
     }
 }
 

@@ -18,6 +18,11 @@ pub struct Verdict {
 pub fn verdict(difference: &Difference) -> Verdict {
     let say = |action, old_data, old_readers| Verdict { action, old_data, old_readers };
     match difference {
+        Difference::Add { default: Some(_), .. } => say(
+            "add_column",
+            "right: rows written before read as the default, by readers that know defaults of Iceberg v3",
+            "right: queries that do not name the column see no change, and events of older schemas have the default",
+        ),
         Difference::Add { .. } => say(
             "add_column",
             "right: rows written before read as null, whatever default the schema has",

@@ -41,7 +41,7 @@ fn check_customers(fitted: &dyn Array) {
 
 #[test]
 fn fields_of_a_null_record_are_null() {
-    check_customers(&fit(&customers().1, &wanted(), Matching::ByName).unwrap());
+    check_customers(&fit(&customers().1, &wanted(), Matching::ByName(Absent::Older)).unwrap());
 }
 
 #[test]
@@ -49,8 +49,12 @@ fn records_in_lists_and_maps_gain_fields_and_wider_types() {
     let (kind, records) = customers();
     let offsets = OffsetBuffer::from_lengths([2, 0, 1]);
     let list = ListArray::new(field("element", kind.clone(), true), offsets.clone(), records.clone(), None);
-    let list = fit(&(Arc::new(list) as ArrayRef), &DataType::List(field("element", wanted(), true)), Matching::ByName)
-        .unwrap();
+    let list = fit(
+        &(Arc::new(list) as ArrayRef),
+        &DataType::List(field("element", wanted(), true)),
+        Matching::ByName(Absent::Older),
+    )
+    .unwrap();
     assert_eq!(list.as_list::<i32>().value_length(0), 2);
     check_customers(list.as_list::<i32>().values());
 
@@ -60,7 +64,7 @@ fn records_in_lists_and_maps_gain_fields_and_wider_types() {
     let map = MapArray::new(field("key_value", entries.data_type().clone(), false), offsets, entries, None, false);
     let parts = vec![field("k", DataType::Utf8, false), field("v", wanted(), true)];
     let entry = field("entries", DataType::Struct(Fields::from(parts)), false);
-    let map = fit(&(Arc::new(map) as ArrayRef), &DataType::Map(entry, false), Matching::ByName).unwrap();
+    let map = fit(&(Arc::new(map) as ArrayRef), &DataType::Map(entry, false), Matching::ByName(Absent::Older)).unwrap();
     assert_eq!(map.as_map().keys(), &keys);
     check_customers(map.as_map().values());
 }
@@ -78,7 +82,7 @@ fn fields_of_a_record_within_a_null_record_are_null() {
     let outer = StructArray::new(outer, vec![Arc::new(whole)], customers.nulls().cloned());
     let to = |inner: DataType| DataType::Struct(Fields::from(vec![field("inner", inner, true)]));
     let inner = DataType::Struct(Fields::from(vec![field("name", DataType::Utf8, true)]));
-    let outer = fit(&(Arc::new(outer) as ArrayRef), &to(inner), Matching::ByName).unwrap();
+    let outer = fit(&(Arc::new(outer) as ArrayRef), &to(inner), Matching::ByName(Absent::Older)).unwrap();
     let names = outer.as_struct().column(0).as_struct().column(0);
     assert_eq!(names.as_string::<i32>(), &StringArray::from(vec![Some("a"), None, Some("b")]));
 }
@@ -132,5 +136,35 @@ fn rows_find_a_renamed_column_whether_they_were_gathered_before_or_after() {
 #[test]
 fn a_value_that_does_not_fit_is_an_error_and_no_null() {
     let column: ArrayRef = Arc::new(Int64Array::from(vec![5_000_000_000]));
-    assert!(fit(&column, &DataType::Int32, Matching::ByName).is_err());
+    assert!(fit(&column, &DataType::Int32, Matching::ByName(Absent::NotGiven)).is_err());
+}
+
+#[test]
+fn what_is_absent_is_its_default_at_every_depth_and_null_where_its_record_is() {
+    let with = |key: &str, json: &str, kind: DataType| {
+        let notes = [(format!("firn:{key}-default"), json.to_owned())];
+        Field::new("d", kind, true).with_metadata(notes.into_iter().collect())
+    };
+    let older = |kind| with("initial", r#"{"Int":7}"#, kind);
+    let a: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+    let record = StructArray::try_new(
+        vec![Field::new("a", DataType::Int32, true)].into(),
+        vec![a.clone()],
+        Some(vec![true, false].into()),
+    );
+    let record: ArrayRef = Arc::new(record.unwrap());
+    let to = DataType::Struct(vec![Field::new("a", DataType::Int32, true), older(DataType::Date32)].into());
+    let filled = fit(&record, &to, Matching::ByName(Absent::Older)).unwrap();
+    let dates = filled.as_struct().column(1).as_primitive::<arrow::datatypes::Date32Type>();
+    assert_eq!(dates.iter().collect::<Vec<_>>(), [Some(7), None]);
+    let unnoted = fit(&record, &to, Matching::ByName(Absent::NotGiven)).unwrap();
+    assert_eq!(unnoted.as_struct().column(1).null_count(), 2);
+
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("a", DataType::Int32, true),
+        with("write", r#"{"Bytes":[0,1]}"#, DataType::FixedSizeBinary(2)).with_nullable(false),
+    ]));
+    let batch = RecordBatch::try_from_iter([("a", a)]).unwrap();
+    let written = conform(&batch, &schema).unwrap();
+    assert_eq!(written.column(1).as_fixed_size_binary().value(1), [0, 1]);
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use iceberg::spec::{
-    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata,
-    Type as IcebergType,
+    ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral, PrimitiveType, Schema, StructType,
+    TableMetadata, Type as IcebergType,
 };
 
-use crate::core::schema::{Field, SchemaChange, TableSchema, Type};
+use crate::core::schema::{Constant, Field, SchemaChange, TableSchema, Type};
 use crate::error::{Error, Result};
 use crate::files::from_iceberg;
 
@@ -47,9 +47,46 @@ pub fn to_iceberg_type(kind: &Type) -> IcebergType {
 
 fn to_iceberg_field(field: &Field) -> NestedFieldRef {
     let nested = NestedField::new(field.id, &field.name, to_iceberg_type(&field.kind), field.required);
-    Arc::new(match &field.doc {
-        Some(doc) => nested.with_doc(doc),
-        None => nested,
+    Arc::new(NestedField {
+        doc: field.doc.clone(),
+        initial_default: field.initial_default.as_ref().and_then(|v| to_literal(v, &nested.field_type)),
+        write_default: field.write_default.as_ref().and_then(|v| to_literal(v, &nested.field_type)),
+        ..nested
+    })
+}
+
+/// A default in Iceberg's form; none where it could not be written down and read again.
+fn to_literal(constant: &Constant, kind: &IcebergType) -> Option<Literal> {
+    let literal = match constant {
+        Constant::Boolean(v) => Literal::bool(*v),
+        Constant::Int(v) => Literal::int(*v),
+        Constant::Long(v) => Literal::long(*v),
+        Constant::Float(v) => Literal::float(f32::from_bits(*v)),
+        Constant::Double(v) => Literal::double(f64::from_bits(*v)),
+        Constant::Decimal(v) => Literal::decimal(*v),
+        Constant::String(v) => Literal::string(v),
+        Constant::Bytes(v) if *kind == IcebergType::Primitive(PrimitiveType::Uuid) => {
+            Literal::uuid(uuid::Uuid::from_slice(v).ok()?)
+        }
+        Constant::Bytes(v) => Literal::binary(v.clone()),
+    };
+    let json = literal.clone().try_into_json(kind).ok()?;
+    (Literal::try_from_json(json, kind).ok()?.as_ref() == Some(&literal)).then_some(literal)
+}
+
+fn from_literal(literal: &Literal) -> Option<Constant> {
+    let Literal::Primitive(primitive) = literal else { return None };
+    Some(match primitive {
+        PrimitiveLiteral::Boolean(v) => Constant::Boolean(*v),
+        PrimitiveLiteral::Int(v) => Constant::Int(*v),
+        PrimitiveLiteral::Long(v) => Constant::Long(*v),
+        PrimitiveLiteral::Float(v) => Constant::Float(v.0.to_bits()),
+        PrimitiveLiteral::Double(v) => Constant::Double(v.0.to_bits()),
+        PrimitiveLiteral::Int128(v) => Constant::Decimal(*v),
+        PrimitiveLiteral::String(v) => Constant::String(v.clone()),
+        PrimitiveLiteral::Binary(v) => Constant::Bytes(v.clone()),
+        PrimitiveLiteral::UInt128(v) => Constant::Bytes(v.to_be_bytes().to_vec()),
+        _ => return None,
     })
 }
 
@@ -98,6 +135,8 @@ fn from_iceberg_field(field: &NestedField) -> Result<Field> {
         kind: from_iceberg_type(&field.field_type).map_err(|e| e.within(format!("column {}", field.name)))?,
         doc: field.doc.clone(),
         aliases: Vec::new(),
+        initial_default: field.initial_default.as_ref().and_then(from_literal),
+        write_default: field.write_default.as_ref().and_then(from_literal),
     })
 }
 
@@ -227,6 +266,36 @@ mod tests {
         };
         schema.number();
         schema
+    }
+
+    #[test]
+    fn defaults_survive_the_way_to_metadata_and_back() {
+        let constants = [
+            (Type::Boolean, Constant::Boolean(true)),
+            (Type::Int, Constant::Int(i32::MIN)),
+            (Type::Long, Constant::Long(i64::MAX)),
+            (Type::Float, Constant::Float(0.1f32.to_bits())),
+            (Type::Double, Constant::Double((-0.0f64).to_bits())),
+            (Type::Decimal { precision: 38, scale: 5 }, Constant::Decimal(-123)),
+            (Type::Date, Constant::Int(-719_162)),
+            (Type::Time, Constant::Long(86_399_999_999)),
+            (Type::Timestamp { utc: true }, Constant::Long(253_402_300_799_999_999)),
+            (Type::Timestamp { utc: false }, Constant::Long(-62_135_596_800_000_000)),
+            (Type::String, Constant::String("\u{1F984}\"".into())),
+            (Type::Uuid, Constant::Bytes((0..16).collect())),
+            (Type::Fixed(2), Constant::Bytes(vec![0, 255])),
+            (Type::Binary, Constant::Bytes(vec![])),
+        ];
+        let field = |(n, (kind, constant)): (usize, &(Type, Constant))| {
+            let (initial_default, write_default) = (Some(constant.clone()), Some(constant.clone()));
+            Field { initial_default, write_default, ..Field::new(format!("f{n}"), kind.clone(), n % 2 == 0) }
+        };
+        let mut schema = TableSchema { fields: constants.iter().enumerate().map(field).collect(), key: Vec::new() };
+        schema.fields.push(Field::new("s", Type::Struct(schema.fields.clone()), false));
+        schema.number();
+        let text = serde_json::to_string(&to_iceberg_schema(&schema, 0).unwrap()).unwrap();
+        let read: Schema = serde_json::from_str(&text).unwrap();
+        assert_eq!(from_iceberg_schema(&read).unwrap(), schema, "{text}");
     }
 
     #[test]

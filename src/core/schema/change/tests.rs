@@ -59,7 +59,7 @@ fn events_of_older_schemas_find_a_column_under_its_former_names() {
     // Rows of both schemas may bring the column, whichever comes first.
     let empty = table(&[("id", Type::Int, &[])]);
     let added = planned(&empty, &newer, &[newer.clone(), older.clone()]).unwrap().unwrap();
-    assert_eq!(added.changes, [Difference::Add { path: "new".into(), kind: Type::Int }]);
+    assert_eq!(added.changes, [Difference::Add { path: "new".into(), kind: Type::Int, default: None }]);
     // The rename is still to come: with rows of the newer schema, not before.
     assert_eq!(planned(&older, &newer, std::slice::from_ref(&older)), Ok(None));
     let change = planned(&older, &newer, std::slice::from_ref(&newer)).unwrap().unwrap();

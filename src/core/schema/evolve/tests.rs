@@ -111,6 +111,41 @@ fn what_cannot_be_done_says_the_path_and_both_types() {
     );
 }
 
+#[test]
+fn an_added_field_with_a_default_has_it_where_every_table_is_iceberg_v3() {
+    let with = |field: Field, value| Field { write_default: Some(value), ..field };
+    let wanted = |value| vec![optional("x", Type::Int), with(required("y", Type::Int), Constant::Int(value))];
+    let table = schema(vec![optional("x", Type::Int)]);
+    for formats in [V2, DELTA, BOTH] {
+        let evolution = evolve(&table, &schema(wanted(5)), formats, 9);
+        assert_eq!(evolution.schema.fields[1], Field { id: 10, ..optional("y", Type::Int) });
+        assert_eq!(evolution.changes[0].to_string(), "adds column y (int)");
+        assert!(verdict(&evolution.changes[0]).old_data.contains("read as null, whatever default"));
+    }
+    let evolution = evolve(&table, &schema(wanted(5)), V3, 9);
+    let added = &evolution.schema.fields[1];
+    assert!(added.required);
+    assert_eq!((&added.initial_default, &added.write_default), (&Some(Constant::Int(5)), &Some(Constant::Int(5))));
+    assert_eq!(evolution.changes[0].to_string(), "adds column y (int) with the default 5");
+    assert!(verdict(&evolution.changes[0]).old_data.contains("read as the default"));
+    // A schema without the field leaves it required, and one with another default changes nothing.
+    assert_eq!(evolve(&evolution.schema, &table, V3, 99).changes, []);
+    assert_eq!(evolve(&evolution.schema, &schema(wanted(6)), V3, 99).schema, evolution.schema);
+    assert_eq!(evolve(&evolution.schema, &table, BOTH, 99).changes, [Difference::Relax { path: "y".into() }]);
+    // A wider column has the wider default.
+    let wide = vec![optional("x", Type::Int), required("y", Type::Long)];
+    let widened = evolve(&evolution.schema, &schema(wide), V3, 99).schema;
+    assert_eq!(widened.fields[1].initial_default, Some(Constant::Long(5)));
+    // Below a new record there are no older rows that have it, but older events may come.
+    let deep = |fields| schema(vec![optional("s", Type::Struct(fields))]);
+    let evolution = evolve(&schema(vec![]), &deep(wanted(5)), V3, 9);
+    let Type::Struct(fields) = &evolution.schema.fields[0].kind else { panic!() };
+    assert_eq!((&fields[1].initial_default, &fields[1].write_default), (&None, &Some(Constant::Int(5))));
+    let evolution = evolve(&deep(vec![optional("x", Type::Int)]), &deep(wanted(5)), V3, 9);
+    let Type::Struct(fields) = &evolution.schema.fields[0].kind else { panic!() };
+    assert_eq!(fields[1].initial_default, Some(Constant::Int(5)));
+}
+
 fn union(branches: &[(&str, Type)]) -> Type {
     union_of(branches.iter().map(|(name, kind)| optional(name, kind.clone())).collect())
 }
@@ -277,7 +312,7 @@ fn a_key_column_keeps_its_name_its_type_and_its_values() {
 fn every_difference_has_a_verdict_of_its_own() {
     let x = || "x".to_owned();
     let all = [
-        Difference::Add { path: x(), kind: Type::Int },
+        Difference::Add { path: x(), kind: Type::Int, default: None },
         Difference::Widen { path: x(), from: Type::Int, to: Type::Long },
         Difference::Rename { path: x(), to: x() },
         Difference::Relax { path: x() },
