@@ -103,6 +103,7 @@ async fn run(format: &str) {
             schema_change: None,
             vector: vector(from + ROWS),
             now_ms: 1_790_000_000_000 + from,
+            pins: None,
             reason: None,
         };
         let (start, busy) = (Instant::now(), cpu());

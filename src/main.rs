@@ -210,6 +210,10 @@ enum Offsets {
         /// Take offsets that the log does not have
         #[arg(long)]
         force: bool,
+        /// The schema id means another schema by now, with which everything that is left to read was written; may be
+        /// repeated
+        #[arg(long = "accept-schema", value_name = "ID")]
+        accept_schemas: Vec<u32>,
         /// Why, kept in the table's history
         #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
         reason: String,
@@ -310,9 +314,29 @@ async fn offsets(command: Offsets, out: commands::Output<'_>) -> Result<()> {
         Offsets::Show { config: Config { config }, format } => {
             commands::offsets_show(OffsetsShowArgs { config, format: format.into() }, out).await
         }
-        Offsets::Set { config, pipeline, table, positions, from_property, new_epoch, force, reason } => {
+        Offsets::Set {
+            config,
+            pipeline,
+            table,
+            positions,
+            from_property,
+            new_epoch,
+            force,
+            accept_schemas,
+            reason,
+        } => {
             let config = config.config;
-            let args = OffsetsSetArgs { config, pipeline, table, positions, from_property, new_epoch, force, reason };
+            let args = OffsetsSetArgs {
+                config,
+                pipeline,
+                table,
+                positions,
+                from_property,
+                new_epoch,
+                force,
+                accept_schemas,
+                reason,
+            };
             commands::offsets_set(args, out).await
         }
     }

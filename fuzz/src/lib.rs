@@ -12,7 +12,7 @@ use firn::avro::{
 use firn::core::change::Key;
 use firn::core::schema::{TableFormat, TableSchema, evolve};
 use firn::settings::Settings;
-use firn::source::{Fingerprint, schema_in_answers};
+use firn::source::schema_in_answers;
 
 /// A target: what it does with bytes. It panics where something does not hold.
 pub type Target = fn(&[u8]);
@@ -304,7 +304,7 @@ pub fn registry_reply(bytes: &[u8]) {
     });
     match schema_in_answers(1, answers) {
         Ok(found) => {
-            assert_eq!(found.fingerprint, Fingerprint::of(&found.text.text));
+            assert_eq!(found.fingerprint, found.text.fingerprint());
             schema(found.text.text.as_bytes());
         }
         Err(error) => assert!(error.to_string().len() < 2_000, "{error}"),

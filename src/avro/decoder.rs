@@ -13,12 +13,13 @@ use super::plan::Plan;
 use super::plans::{KeyPlan, Plans, TypePlan, ValuePlan};
 use super::read::append_record;
 use super::shape::{DeleteBy, EventShape, Mode, Nanoseconds, RecordKey};
+use super::used::Used;
 use super::value_schema::Reader;
 use super::wire::{Event, schema_id};
 use super::{binding, record_key, schema};
 use crate::core::change::{Key, NO_ROW, Op};
 use crate::core::order;
-use crate::core::schema::{Field, TableSchema, to_arrow};
+use crate::core::schema::{Field, Fingerprint, TableSchema, to_arrow};
 use crate::{Error, Result};
 
 /// When a batch has to be finished: Arrow's offsets are 32-bit.
@@ -69,6 +70,8 @@ pub struct Decoded {
     pub orders: Vec<i64>,
     /// Row of each event; empty where event i is row i.
     pub row_of: Vec<u32>,
+    /// The schemas that records named, rejected ones included, each once or once per half.
+    pub schemas: Vec<(u32, Fingerprint)>,
     /// Memory that all of this takes, in bytes.
     pub bytes: usize,
 }
@@ -112,6 +115,8 @@ pub struct Decoder {
     pub(super) wanted: Vec<Arc<TableSchema>>,
     /// That of the last event.
     asks: u32,
+    /// The schemas that values and record keys named.
+    pub(super) used: (Used, Used),
     pub(super) encode: Arc<EncodeKeysFn>,
 }
 
@@ -179,6 +184,7 @@ impl Decoder {
             keys: Plans::new(),
             wanted: Vec::new(),
             asks: 0,
+            used: Default::default(),
             encode,
             shape: shape.clone(),
             table: Arc::new(table.clone()),
@@ -284,6 +290,7 @@ impl Decoder {
             ops: std::mem::take(&mut self.ops),
             orders,
             row_of: std::mem::take(&mut self.row_of),
+            schemas: [self.used.0.take(), self.used.1.take()].concat(),
             bytes,
         })
     }
@@ -319,6 +326,7 @@ impl Decoder {
         }
         let of_schema = self.values.find(id).ok_or_else(|| Stop::needs(id, Half::Value))?;
         self.asks = of_schema.asks;
+        self.used.0.note(id, of_schema.schema.fingerprint());
         let (number, of_type, body) = of_schema.of(body).map_err(|reason| Stop::reason(reason, Half::Value))?;
         let TypePlan { plan, shared } = of_type;
         let exact = self.shape.nanoseconds != Nanoseconds::Truncate;
@@ -363,6 +371,7 @@ impl Decoder {
         let key = event.key.ok_or_else(|| Stop::reason(Reason::NullKey, Half::Key))?;
         let (id, body) = split(key, Half::Key)?;
         let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
+        plans.fingerprint.iter().for_each(|schema| self.used.1.note(id, *schema));
         let plan = plans.into_row.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
         append_all(plan, &mut self.columns, &mut Cursor::new(body))
             .map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))
@@ -374,6 +383,7 @@ impl Decoder {
             (Some(RecordKey::Avro), _) => {
                 let (id, body) = split(key, Half::Key)?;
                 let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
+                plans.fingerprint.iter().for_each(|schema| self.used.1.note(id, *schema));
                 let plan = plans.into_deleted.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
                 append_all(plan, &mut self.deleted, &mut Cursor::new(body))
                     .map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))?;

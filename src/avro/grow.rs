@@ -7,7 +7,7 @@ use super::decoder::Decoder;
 use super::plan::Target;
 use super::plans::{KeyPlan, Plans, ValuePlan};
 use super::record_key;
-use super::value_schema::ValueSchema;
+use super::value_schema::{SchemaKind, SchemaText, ValueSchema};
 use super::writer_schema;
 use crate::core::order;
 use crate::core::schema::{Evolution, Field, TableFormat, TableSchema, evolve, learn_names};
@@ -77,14 +77,15 @@ impl Decoder {
         } else {
             None
         };
-        let plan = KeyPlan { text: Some(text.into()), into_row, into_deleted: into_deleted.ok() };
+        let fingerprint = Some(SchemaText::new(SchemaKind::Avro, text).fingerprint());
+        let plan = KeyPlan { text: Some(text.into()), fingerprint, into_row, into_deleted: into_deleted.ok() };
         self.keys.insert(id, plan, avro.types());
         Ok(())
     }
 
     /// Notes that record keys of the schema with this id do not have the key columns.
     pub fn refuse_key_schema(&mut self, id: u32) {
-        self.keys.insert(id, KeyPlan { text: None, into_row: None, into_deleted: None }, 1);
+        self.keys.insert(id, KeyPlan { text: None, fingerprint: None, into_row: None, into_deleted: None }, 1);
     }
 
     /// Paths of the fields that values of this schema have and the table does not, a hundred at most; they are passed over.
@@ -148,6 +149,8 @@ impl Decoder {
             }
         }
         next.wanted = std::mem::take(&mut self.wanted);
+        // Of rejected records, which are no events.
+        next.used = std::mem::take(&mut self.used);
         *self = next;
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::bad::Reason;
 use super::plan::{self, Plan, Record, Target};
 use super::shape::{EventShape, Types};
 use super::value_schema::{Form, Reader, ValueSchema};
+use crate::core::schema::Fingerprint;
 
 /// How many writer schemas are kept; beyond, all are forgotten and asked for again.
 const SCHEMAS_MAX: usize = 4096;
@@ -19,6 +20,8 @@ const TYPES_MAX: usize = 1 << 20;
 pub struct KeyPlan {
     /// The schema; none where it is known only to be of no use.
     pub text: Option<Arc<str>>,
+    /// What it was taken for.
+    pub fingerprint: Option<Fingerprint>,
     pub into_row: Option<Plan>,
     pub into_deleted: Option<Plan>,
 }

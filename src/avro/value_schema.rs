@@ -10,6 +10,7 @@ use super::bad::Reason;
 use super::cursor::Cursor;
 use super::shape::Types;
 use super::{json, protobuf, writer_schema};
+use crate::core::schema::Fingerprint;
 use crate::{Error, Result};
 
 /// How deeply a message may be declared inside of others.
@@ -93,6 +94,7 @@ pub struct ValueSchema {
     /// How many there are in all, mentions of named types written out.
     types: usize,
     reader: Reader,
+    fingerprint: Fingerprint,
 }
 
 /// How the body of a value becomes Avro.
@@ -183,16 +185,18 @@ impl ValueSchema {
                 let record = Ok(Avro::Record(fields).into());
                 let branches = vec![Branch { name: Arc::from(name), record }];
                 let reader = Reader::Json(Arc::new(object));
-                Ok(ValueSchema { branches, form: Form::Single, reader, types })
+                let fingerprint = schema.fingerprint();
+                Ok(ValueSchema { branches, form: Form::Single, reader, types, fingerprint })
             }
             SchemaKind::Protobuf => {
                 let read = protobuf::read(&schema.text, &schema.imports);
-                read.map(ValueSchema::messages).map_err(|e| refusal(&e))
+                let messages = |defined| ValueSchema::messages(defined, schema.fingerprint());
+                read.map(messages).map_err(|e| refusal(&e))
             }
         }
     }
 
-    fn messages(defined: Vec<protobuf::Defined>) -> ValueSchema {
+    fn messages(defined: Vec<protobuf::Defined>, fingerprint: Fingerprint) -> ValueSchema {
         let types = defined.iter().filter_map(|d| d.message.as_ref().ok()).map(|message| message.types()).sum();
         let places = defined.iter().enumerate().map(|(number, d)| (d.path.clone(), number)).collect();
         let messages: Vec<_> = defined.iter().map(|d| d.message.clone().ok()).collect();
@@ -201,7 +205,8 @@ impl ValueSchema {
             record: d.message.map(|message| Avro::Record(message.avro()).into()),
         });
         let reader = Reader::Protobuf(messages.into());
-        ValueSchema { branches: branches.collect(), form: Form::Messages(Arc::new(places)), reader, types }
+        let form = Form::Messages(Arc::new(places));
+        ValueSchema { branches: branches.collect(), form, reader, types, fingerprint }
     }
 
     /// Parses an Avro schema.
@@ -217,13 +222,20 @@ impl ValueSchema {
             }
             _ => (Form::Single, vec![Branch::new(&avro, &json)]),
         };
-        Ok(ValueSchema { branches, form, reader: Reader::Avro, types: avro.types() })
+        let fingerprint = SchemaText::new(SchemaKind::Avro, text).fingerprint();
+        Ok(ValueSchema { branches, form, reader: Reader::Avro, types: avro.types(), fingerprint })
     }
 
     /// How a body says of which type it is.
     #[must_use]
     pub fn form(&self) -> Form {
         self.form.clone()
+    }
+
+    /// What identifies its meaning.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// How many types it has when every mention of a named type is written out.

@@ -4,19 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::join_all;
 
 use super::{Output, catalog_is_new, in_time, load, print, worse};
 use crate::core::history::{VectorRead, View};
 use crate::core::reposition::{Log, mismatch};
-use crate::core::schema::{Difference, TableFormat, TableSchema, evolve};
+use crate::core::schema::{Difference, Fingerprint, Pins, TableFormat, TableSchema, evolve};
 use crate::service::{self, Catalogs, Latest, event_shape};
 use crate::settings::{Brokers, Mode, Pipeline, RegistryUrl, Settings, Table, Topics};
+use crate::source::{Registry, RegistryError};
 use crate::table::{Catalog, OpenTable};
 use crate::{Error, Result};
 
 /// How long one server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How many questions to a server are under way at once.
+const ASKED_TOGETHER: usize = 16;
 
 /// `firn check`.
 #[derive(Debug, Clone, Default)]
@@ -77,14 +81,15 @@ pub async fn check(args: CheckArgs, out: Output<'_>) -> Result<()> {
     let (kafka, catalogs_found) = tokio::join!(check_kafka(&settings), check_catalogs(&settings, &catalogs));
     let (kafka, logs) = kafka;
     findings.extend(kafka);
-    let (registry, schemas) = check_registry(&settings, &logs).await;
-    findings.extend(registry);
+    let (found, registry, schemas) = check_registry(&settings, &logs).await;
+    findings.extend(found);
     let (catalogs_found, reached) = catalogs_found;
     findings.extend(catalogs_found);
 
     let tables = settings.pipelines.values().flat_map(|p| p.tables.iter().map(move |t| (p, t)));
     let checked = join_all(tables.filter(|(_, t)| reached.contains(&t.catalog)).map(|(pipeline, table)| {
-        check_table(&settings, &catalogs, pipeline, table, logs.get(&pipeline.name), schemas.get(&pipeline.name))
+        let known = (logs.get(&pipeline.name), registry.as_ref(), schemas.get(&pipeline.name));
+        check_table(&settings, &catalogs, pipeline, table, known)
     }));
     checked.await.into_iter().for_each(|found| findings.extend(found));
     print(out, &findings.text)?;
@@ -143,21 +148,24 @@ async fn check_kafka(settings: &Settings) -> (Findings, BTreeMap<String, Log>) {
     (found, logs)
 }
 
-/// The registry, and the newest schemas of each pipeline by its name.
-async fn check_registry(settings: &Settings, logs: &BTreeMap<String, Log>) -> (Findings, BTreeMap<String, Latest>) {
+/// The registry, where it answers, and the newest schemas of each pipeline by its name.
+async fn check_registry(
+    settings: &Settings,
+    logs: &BTreeMap<String, Log>,
+) -> (Findings, Option<Registry>, BTreeMap<String, Latest>) {
     let (mut found, mut schemas) = (Findings::default(), BTreeMap::new());
     if settings.pipelines.is_empty() {
-        return (found, schemas);
+        return (found, None, schemas);
     }
     let RegistryUrl::Url(url) = &settings.schema_registry.url else {
         found.info("schema registry: embedded, not running here (it runs inside `firn demo` and `firn broker`)");
-        return (found, schemas);
+        return (found, None, schemas);
     };
     let registry = match service::registry(settings) {
         Ok(registry) => registry,
         Err(error) => {
             found.bad(error);
-            return (found, schemas);
+            return (found, None, schemas);
         }
     };
     let listed = async { registry.subjects().await.map_err(Error::from) };
@@ -165,7 +173,7 @@ async fn check_registry(settings: &Settings, logs: &BTreeMap<String, Log>) -> (F
         Ok(subjects) => found.good(format_args!("schema registry {url}: {} subjects", subjects.len())),
         Err(error) => {
             found.bad(error);
-            return (found, schemas);
+            return (found, None, schemas);
         }
     }
     let asked = settings.pipelines.values().filter_map(|pipeline| {
@@ -188,7 +196,7 @@ async fn check_registry(settings: &Settings, logs: &BTreeMap<String, Log>) -> (F
             Err(error) => found.bad(error.within(format_args!("pipeline {}", pipeline.name))),
         }
     }
-    (found, schemas)
+    (found, Some(registry), schemas)
 }
 
 /// The topics of a pipeline share one table schema: that of the first, in order of names.
@@ -243,8 +251,7 @@ async fn check_table(
     catalogs: &Catalogs,
     pipeline: &Pipeline,
     table: &Table,
-    log: Option<&Log>,
-    schemas: Option<&Latest>,
+    (log, registry, schemas): (Option<&Log>, Option<&Registry>, Option<&Latest>),
 ) -> Findings {
     let mut found = Findings::default();
     let (name, formats) = (format!("table {}", table.table_ref()), service::lane_formats(settings, pipeline, table));
@@ -275,6 +282,7 @@ async fn check_table(
             check_owner(&mut inside, pipeline, &view);
             check_columns(&mut inside, pipeline, table, (&opened, &formats), &view, &wanted);
             check_position(&mut inside, &view, log);
+            check_schema_ids(&mut inside, &view, registry).await;
             found.extend(prefixed(inside, &name));
         }
         Err(error) if error.to_string().contains(&table.table_ref().to_string()) => found.bad(error),
@@ -359,6 +367,52 @@ fn check_columns(
                 "the newest schema {change}; `firn run` does that with the first rows that need it"
             )),
         }
+    }
+}
+
+/// Whether the schema ids of the table's records mean what they meant.
+async fn check_schema_ids(found: &mut Findings, view: &View, registry: Option<&Registry>) {
+    let pins = match Pins::read(view.schemas.as_deref()) {
+        Ok(pins) => pins,
+        Err(why) => return found.bad(Error::Decision(why)),
+    };
+    let Some(registry) = registry else { return };
+    let ask = |(id, _)| async move {
+        let asked = async { registry.schema(id as i32).await.map(|s| Some(s.fingerprint)).or_else(known_to_be_gone) };
+        (id, in_time("schema registry", PATIENCE, asked).await)
+    };
+    let mut answers = futures::stream::iter(pins.iter()).map(ask).buffered(ASKED_TOGETHER);
+    let (mut same, mut wrong) = (0, 0);
+    while let Some((id, answer)) = answers.next().await {
+        match answer {
+            Ok(None) => {
+                wrong += 1;
+                found.info(format_args!(
+                    "schema id {id}, which records in it name, is not in the schema registry any more: further records that \
+                     name it are bad ones"
+                ));
+            }
+            Ok(Some(now)) => match pins.check(id, now) {
+                Ok(()) => same += 1,
+                Err(repinned) => {
+                    wrong += 1;
+                    found.bad(Error::Decision(repinned.to_string()));
+                }
+            },
+            // One line is enough for one server.
+            Err(error) => return found.bad(error),
+        }
+    }
+    if same > 0 && wrong == 0 {
+        found.good("the schema ids of its records mean what they meant");
+    }
+}
+
+/// What the registry does not have, or has in a form that no records were read in.
+fn known_to_be_gone(error: RegistryError) -> Result<Option<Fingerprint>> {
+    match error {
+        RegistryError::NotFound(_) => Ok(None),
+        other => Err(other.into()),
     }
 }
 

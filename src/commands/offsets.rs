@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::{Output, PartitionOffset, aligned, catalog_is_new, in_time, load, print, worse};
 use crate::core::history::{VectorRead, View};
 use crate::core::offsets::Vector;
-use crate::core::reposition::{Log, Order, mismatch, reposition};
+use crate::core::reposition::{Log, Order, accept_schemas, mismatch, reposition};
 use crate::query::Format;
-use crate::service::{self, Catalogs};
+use crate::service::{self, Catalogs, Moved};
 use crate::settings::{Brokers, Mode, Pipeline, Settings, Table};
 use crate::table::LakeTable;
 use crate::{Error, Result};
@@ -47,6 +47,8 @@ pub struct OffsetsSetArgs {
     pub new_epoch: bool,
     /// Take offsets that the log does not have.
     pub force: bool,
+    /// Schema ids that mean another schema by now, which is to count.
+    pub accept_schemas: Vec<u32>,
     /// Kept in the table's history.
     pub reason: String,
 }
@@ -327,6 +329,7 @@ pub async fn offsets_set(args: OffsetsSetArgs, out: Output<'_>) -> Result<()> {
         from_property: args.from_property,
         new_epoch: args.new_epoch,
         force: args.force,
+        accepted_schemas: args.accept_schemas.iter().copied().collect(),
     };
     let log = match Brokered::ask(&settings, pipeline).await {
         Brokered::Log(log) => log,
@@ -347,7 +350,7 @@ pub async fn offsets_set(args: OffsetsSetArgs, out: Output<'_>) -> Result<()> {
             found.ok_or_else(|| Error::Config(format!("table {name} is not there yet: `firn run` creates it")))?;
         // All are looked at before the first is changed.
         let view = in_time(&name, PATIENCE, found.load(None)).await?;
-        reposition(&view.history, &log, &order).map_err(|e| e.within(format_args!("table {name}")))?;
+        moved(&view, &log, &order).map_err(|e| e.within(format_args!("table {name}")))?;
         opened.push(found);
     }
     for table in opened {
@@ -355,13 +358,22 @@ pub async fn offsets_set(args: OffsetsSetArgs, out: Output<'_>) -> Result<()> {
         let before = Mutex::new(None);
         let next = |view: &View| {
             *before.lock().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
-            reposition(&view.history, &log, &order).map_err(|e| e.within(format_args!("table {}", table.name())))
+            moved(view, &log, &order).map_err(|e| e.within(format_args!("table {}", table.name())))
         };
         let after = service::set_vector(&*table, &pipeline.name, &next, &args.reason).await?;
         let before = before.into_inner().unwrap_or_else(PoisonError::into_inner);
         print(out, &changed(table.name(), before.as_ref(), &after, pipeline.mode))?;
+        for id in &order.accepted_schemas {
+            let text = "what the schema registry says of it next is what counts";
+            print(out, &format!("  schema id {id}: what it meant is forgotten; {text}\n"))?;
+        }
     }
     Ok(())
+}
+
+fn moved(view: &View, log: &Log, order: &Order) -> Result<Moved> {
+    let pins = accept_schemas(view.schemas.as_deref(), order)?;
+    Ok(Moved { vector: reposition(&view.history, log, order)?, pins })
 }
 
 /// What was and what is, and what that means.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::change::Chunk;
 use super::offsets::PartitionId;
-use super::schema::TableSchema;
+use super::schema::{Fingerprint, TableSchema};
 
 /// A chunk, and which of its events belong to the batch.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Batch<R> {
     pub bytes: usize,
     /// What the schemas of its events ask of the table, in the order in which they came up, each once.
     pub wanted: Vec<Arc<TableSchema>>,
+    /// The schemas that its records name, and what each was taken for.
+    pub schemas: Vec<(u32, Fingerprint)>,
     /// When the first of it arrived (milliseconds).
     pub since_ms: Option<i64>,
 }
@@ -50,6 +52,7 @@ impl<R> Default for Batch<R> {
             events: 0,
             bytes: 0,
             wanted: Vec::new(),
+            schemas: Vec::new(),
             since_ms: None,
         }
     }
@@ -78,6 +81,13 @@ impl<R> Batch<R> {
     pub(super) fn want(&mut self, schema: &Arc<TableSchema>) {
         if !self.wanted.iter().any(|known| Arc::ptr_eq(known, schema)) {
             self.wanted.push(schema.clone());
+        }
+    }
+
+    /// Records which schemas records of the batch name.
+    pub(super) fn name_schemas(&mut self, schemas: &[(u32, Fingerprint)]) {
+        for schema in schemas.iter().filter(|schema| !self.schemas.contains(schema)).collect::<Vec<_>>() {
+            self.schemas.push(*schema);
         }
     }
 

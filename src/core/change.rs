@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::offsets::{Epoch, PartitionId};
-use super::schema::TableSchema;
+use super::schema::{Fingerprint, TableSchema};
 
 /// A primary key as the index knows it: no key bytes are kept.
 ///
@@ -56,6 +56,8 @@ pub struct Asks {
     pub names: Arc<TableSchema>,
     /// For each run, by its number, the columns that its events' schemas would have; each schema once per run.
     pub of_runs: Vec<(u32, Arc<TableSchema>)>,
+    /// The schemas that the chunk's records name, those of rejected records included: id, and what it was taken for.
+    pub schemas: Vec<(u32, Fingerprint)>,
 }
 
 /// The row number of an event that has no row.

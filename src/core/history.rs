@@ -119,6 +119,8 @@ pub struct View {
     pub schema: Arc<TableSchema>,
     /// The highest number that a column ever had.
     pub last_field_id: i32,
+    /// `firn.schemas`: the schema ids that it remembers; see [`super::schema::Pins`].
+    pub schemas: Option<String>,
 }
 
 #[cfg(test)]

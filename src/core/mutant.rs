@@ -37,11 +37,15 @@ pub enum Mutant {
     StaleFieldIds,
     /// Rows are committed before the columns that they need.
     RowsBeforeColumns,
+    /// What the table remembers of schema ids is not looked at (D4).
+    ForgetPins,
+    /// After a conflict the schema ids to remember stay as they were planned, without those that another writer added.
+    StalePins,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 15] = [
+    pub const ALL: [Mutant; 17] = [
         Mutant::CommitAgain,
         Mutant::PutPosition,
         Mutant::ForgetAnchor,
@@ -57,6 +61,8 @@ impl Mutant {
         Mutant::ForgetColumns,
         Mutant::StaleFieldIds,
         Mutant::RowsBeforeColumns,
+        Mutant::ForgetPins,
+        Mutant::StalePins,
     ];
 }
 

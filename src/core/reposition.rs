@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::history::{History, VectorRead};
 use super::offsets::{Position, Start, TopicPositions, Vector};
+use super::schema::Pins;
 use crate::error::{Error, Result};
 
 /// The log of one partition as the broker describes it now.
@@ -46,6 +47,8 @@ pub struct Order {
     pub new_epoch: bool,
     /// Take offsets that the log does not have.
     pub force: bool,
+    /// Schema ids that mean another schema by now: the table is to forget what they meant.
+    pub accepted_schemas: BTreeSet<u32>,
 }
 
 /// Why V says nothing about this log: another cluster, or a topic of another id. None where it holds.
@@ -79,8 +82,11 @@ pub fn reposition(history: &History, log: &Log, order: &Order) -> Result<Vector>
              --partition says"
         )));
     }
-    if order.positions.is_empty() && !order.new_epoch && !order.from_property {
-        return Err(Error::Config("nothing to set: give --partition, --from-property or --new-epoch".into()));
+    let accepts = !order.accepted_schemas.is_empty();
+    if order.positions.is_empty() && !order.new_epoch && !order.from_property && !accepts {
+        return Err(Error::Config(
+            "nothing to set: give --partition, --from-property, --new-epoch or --accept-schema".into(),
+        ));
     }
     for position in vector.topics.values_mut().flat_map(|t| t.partitions.values_mut()) {
         position.from = position.next;
@@ -93,6 +99,24 @@ pub fn reposition(history: &History, log: &Log, order: &Order) -> Result<Vector>
         set(&mut vector, log, (topic, *partition, *offset), order.force)?;
     }
     Ok(vector)
+}
+
+/// The schema ids that the table remembers after `order`; `None` where it accepts none.
+///
+/// # Errors
+/// [`Error::Config`] for an id that the table does not remember, or where what it remembers cannot be read.
+pub fn accept_schemas(property: Option<&str>, order: &Order) -> Result<Option<Pins>> {
+    if order.accepted_schemas.is_empty() {
+        return Ok(None);
+    }
+    let held = Pins::read(property).map_err(Error::Config)?;
+    let known: BTreeSet<u32> = held.iter().map(|(id, _)| id).collect();
+    if let Some(id) = order.accepted_schemas.difference(&known).next() {
+        return Err(Error::Config(format!(
+            "--accept-schema {id}: the table remembers no schema of this id, so there is nothing to accept"
+        )));
+    }
+    Ok(held.without(&order.accepted_schemas))
 }
 
 /// The V to begin with.
@@ -180,6 +204,7 @@ mod tests {
     use super::*;
     use crate::core::history::{Ancestor, Anchor, WalkEnd};
     use crate::core::offsets::PartitionId;
+    use crate::core::schema::Fingerprint;
 
     fn log(cluster: &str, id: &str) -> Log {
         let part = |first, end, at| {
@@ -195,6 +220,25 @@ mod tests {
         let partitions = (0..).zip(next).map(|(n, next)| (n, Position { start, from: 10, next })).collect();
         let topics = BTreeMap::from([(Arc::from(id), TopicPositions { name: "t".into(), partitions })]);
         Vector { cluster: cluster.into(), topics }
+    }
+
+    #[test]
+    fn a_schema_is_accepted_only_where_the_table_remembers_it() {
+        let held = Pins::default().with(&[(7, Fingerprint(1)), (8, Fingerprint(2))]).unwrap().unwrap().to_json();
+        let order = |ids: &[u32]| Order { accepted_schemas: ids.iter().copied().collect(), ..Order::default() };
+        let left = accept_schemas(Some(&held), &order(&[7])).unwrap().unwrap();
+        assert_eq!(left.iter().collect::<Vec<_>>(), [(8, Fingerprint(2))]);
+        assert_eq!(accept_schemas(Some(&held), &order(&[])).unwrap(), None);
+        assert!(accept_schemas(Some(&held), &order(&[7, 9])).unwrap_err().to_string().contains("--accept-schema 9"));
+        assert!(accept_schemas(None, &order(&[7])).is_err());
+        // The position stays, and need not be named.
+        let of = history(Some(vector("c", "id", [70, 80])), WalkEnd::Root, None);
+        assert_eq!(
+            reposition(&of, &log("c", "id"), &order(&[7]))
+                .unwrap()
+                .next(&PartitionId { topic: "id".into(), partition: 1 }),
+            Some(80)
+        );
     }
 
     fn history(vector: Option<Vector>, end: WalkEnd, anchor: Option<Vector>) -> History {

@@ -1,5 +1,6 @@
 //! Moves V by hand: an empty commit that carries a new position and the reason for it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::START_PATIENCE;
@@ -7,18 +8,33 @@ use super::clock;
 use super::retry::backoff;
 use crate::core::history::{SnapshotId, View};
 use crate::core::offsets::Vector;
+use crate::core::schema::Pins;
 use crate::table::{Change, LakeTable, Outcome};
 use crate::{Error, Result};
 
-/// Begins a new epoch of `table`: from now on V is `vector`, and what it said before counts no more. The rows stay.
+/// What a commit by hand sets.
+#[derive(Debug, Clone)]
+pub struct Moved {
+    /// V from then on.
+    pub vector: Vector,
+    /// The schema ids that the table remembers from then on, where that changes.
+    pub pins: Option<Pins>,
+}
+
+/// Begins a new epoch of `table` for a log and a registry that begin anew: from now on V is `vector`, and neither V nor
+/// the schema ids that it said before count any more. The rows stay.
 ///
 /// # Errors
 /// As [`set_vector`].
 pub async fn open_epoch(table: &dyn LakeTable, pipeline: &str, vector: &Vector, reason: &str) -> Result<()> {
-    set_vector(table, pipeline, &|_| Ok(vector.clone()), reason).await.map(|_| ())
+    let anew = |view: &View| {
+        let pins = view.schemas.is_some().then(Pins::default);
+        Ok(Moved { vector: vector.clone(), pins })
+    };
+    set_vector(table, pipeline, &anew, reason).await.map(|_| ())
 }
 
-/// Commits the V that `wanted` makes of the table's current state, without rows, with `reason` in the snapshot's summary;
+/// Commits the V and the schema ids that `wanted` makes of the table's current state, without rows, with `reason` in the snapshot's summary;
 /// returns that V. After a conflict it is made anew of the newer state, so that no commit in between is undone unseen.
 ///
 /// # Errors
@@ -27,7 +43,7 @@ pub async fn open_epoch(table: &dyn LakeTable, pipeline: &str, vector: &Vector, 
 pub async fn set_vector(
     table: &dyn LakeTable,
     pipeline: &str,
-    wanted: &(dyn Fn(&View) -> Result<Vector> + Send + Sync),
+    wanted: &(dyn Fn(&View) -> Result<Moved> + Send + Sync),
     reason: &str,
 ) -> Result<Vector> {
     let began = Instant::now();
@@ -71,7 +87,7 @@ impl Tried {
 async fn attempt(
     table: &dyn LakeTable,
     pipeline: &str,
-    wanted: &(dyn Fn(&View) -> Result<Vector> + Send + Sync),
+    wanted: &(dyn Fn(&View) -> Result<Moved> + Send + Sync),
     reason: &str,
     tried: &mut Tried,
 ) -> Result<Tries> {
@@ -85,7 +101,7 @@ async fn attempt(
     if let Some(other) = view.pipeline.as_ref().filter(|other| *other != pipeline) {
         return Err(Error::Config(format!("table {} belongs to pipeline {other}, not to {pipeline}", table.name())));
     }
-    let vector = wanted(&view)?;
+    let Moved { vector, pins } = wanted(&view)?;
     let attempt = format!("position-{}", uuid::Uuid::new_v4().simple());
     if tried.attempts.is_empty() {
         tried.base = view.snapshot;
@@ -98,6 +114,7 @@ async fn attempt(
         files: Vec::new(),
         superseded: Vec::new(),
         schema_change: None,
+        pins: pins.map(Arc::new),
         vector: vector.clone(),
         now_ms: clock::now_ms(),
         reason: Some(reason.to_owned()),

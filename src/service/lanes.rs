@@ -244,7 +244,7 @@ impl Lane {
         let decoded = self.decoder.finish()?;
         let wanted = |(run, asks): (u32, u32)| Some((run, self.decoder.wanted(asks)?.clone()));
         let of_runs = std::mem::take(&mut self.asks).into_iter().filter_map(wanted).collect();
-        let asks = Asks { names: self.decoder.columns().clone(), of_runs };
+        let asks = Asks { names: self.decoder.columns().clone(), of_runs, schemas: decoded.schemas };
         let runs = runs.iter().zip(std::mem::take(&mut self.events)).map(|(run, events)| Run { events, ..run.clone() });
         Ok(Chunk {
             runs: runs.collect(),

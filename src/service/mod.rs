@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::clock::now_ms;
-pub use self::epoch::{open_epoch, set_vector};
+pub use self::epoch::{Moved, open_epoch, set_vector};
 pub use self::log::{cluster_within, read_log};
 pub use self::pipeline::Progress;
 pub use self::replay::{Replay, dead_letters, replay};

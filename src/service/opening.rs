@@ -9,7 +9,7 @@ use super::lanes::Lanes;
 use super::memory::Shares;
 use super::pipeline::TableRun;
 use super::retry::Waiting;
-use super::schemas::{Latest, Needs};
+use super::schemas::{Latest, Needs, check_pins};
 use super::table_task::TableTask;
 use super::tables::{self, event_shape, lane_formats};
 use super::{Catalogs, saved_index};
@@ -77,6 +77,9 @@ pub(super) async fn open_lanes<'p, 'w>(
             let opening = tables::Opening { pipeline, table, telemetry: waiting.telemetry };
             let opened = || tables::open_table(&catalog, &opening, &all);
             tables.push(waiting.until_reachable(opened).await?);
+        }
+        for (subject, id, fingerprint) in &newest.ids {
+            check_pins(&tables, *id, *fingerprint).map_err(|e| e.within(format_args!("subject {subject}")))?;
         }
         let format_version = lane.iter().map(|table| table.format_version).min().unwrap_or(2);
         let schema = columns_of(&tables, pipeline, &shape, &wanted(newest, &shape, format_version)?, &formats)?;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::lanes::{Lanes, Put};
 use super::opening::{self, columns_of, decoder};
+use super::schemas::check_pins;
 use super::{Catalogs, cluster_within, event_shape, kafka_properties, read_log, registry};
 use crate::avro::{Event, Half, Pushed, ValueSchema};
 use crate::core::change::{Key, Op};
@@ -21,6 +22,7 @@ use crate::settings::{Brokers, Mode, Pipeline, Settings};
 use crate::source::{
     Cluster, Found, Registry, RegistryError, Resubmitter, Spans, StartAt, TopicPartition, TopicSelection, read,
 };
+use crate::table::LakeTable;
 use crate::{Error, Result};
 
 /// How long one question to a server may take.
@@ -371,6 +373,7 @@ struct KeyReader {
     registry: Registry,
     topics: BTreeMap<String, Arc<str>>,
     refused: BTreeSet<(u32, bool)>,
+    tables: Vec<Arc<dyn LakeTable>>,
 }
 
 impl KeyReader {
@@ -379,7 +382,7 @@ impl KeyReader {
         let topic = log.topics.keys().next().cloned().unwrap_or_default();
         let newest = super::latest(&registry, pipeline, &topic, Duration::ZERO).await?;
         let catalogs = Catalogs::default();
-        let mut decoders = Vec::new();
+        let (mut decoders, mut all) = (Vec::new(), Vec::new());
         for lane in opening::lanes(pipeline) {
             let table = lane[0];
             let shape = event_shape(pipeline, table).with_key_schema(newest.key.is_some());
@@ -391,6 +394,7 @@ impl KeyReader {
             // Where the newest schema does not fit, letters of others may.
             let schema = columns_of(&tables, pipeline, &shape, &wanted, &formats)
                 .unwrap_or_else(|_| tables[0].schema().common_to(&formats));
+            all.extend(tables);
             decoders.push((
                 decoder(&schema, &shape, encoder(pipeline, &schema)?)?,
                 shape.types.clone(),
@@ -399,7 +403,7 @@ impl KeyReader {
         }
         let topics = log.topics.keys().map(|name| (name.clone(), Arc::from(name.as_str()))).collect();
         let count = decoders.len();
-        Ok(KeyReader { lanes: Lanes::new(decoders), count, registry, topics, refused: BTreeSet::new() })
+        Ok(KeyReader { lanes: Lanes::new(decoders), count, registry, topics, refused: BTreeSet::new(), tables: all })
     }
 
     async fn read(
@@ -445,7 +449,10 @@ impl KeyReader {
             return Ok(Some(format!("the tables cannot hold rows of {of} schema {id}")));
         }
         let text = match self.registry.schema(id as i32).await {
-            Ok(schema) => schema.text,
+            Ok(schema) => {
+                check_pins(&self.tables, id, schema.fingerprint)?;
+                schema.text
+            }
             Err(error @ RegistryError::NotFound(_)) => return Ok(Some(format!("unknown_schema: {error}"))),
             Err(error) => return Err(error.into()),
         };

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::intake::SchemaAnswer;
 use crate::avro::{EventShape, Half, SchemaKind, SchemaText, ValueSchema};
-use crate::core::schema::{Asked, TableFormat, TableSchema, plan_change};
+use crate::core::schema::{Asked, Fingerprint, Pins, TableFormat, TableSchema, plan_change};
 use crate::settings::{Pipeline, SubjectStrategy};
-use crate::source::{Registry, RegistryError, Topology};
+use crate::source::{Registry, RegistryError, Schema, Topology, Version};
 use crate::table::LakeTable;
 use crate::telemetry::{Dependency, PipelineTelemetry, Task};
 use crate::{Error, Result};
@@ -19,6 +19,8 @@ pub struct Latest {
     pub values: Vec<Arc<ValueSchema>>,
     /// Text of the key's schema, where the registry has one.
     pub key: Option<Arc<str>>,
+    /// The ids of all of them, by their subjects.
+    pub ids: Vec<(String, u32, Fingerprint)>,
 }
 
 /// The record types that the tables of a pipeline take by name, in the order of the settings.
@@ -59,11 +61,13 @@ pub fn value_subject(pipeline: &Pipeline, topic: &str, record_type: &str) -> Str
 /// [`Error::Config`] where the registry does not have a subject, or no schema has a record type that a table takes.
 pub async fn latest(registry: &Registry, pipeline: &Pipeline, topic: &str, patience: Duration) -> Result<Latest> {
     let since = std::time::Instant::now();
-    let mut values = Vec::new();
+    let (mut values, mut ids) = (Vec::new(), Vec::new());
+    let id = |Version { subject, schema, .. }: &Version| (subject.clone(), schema.id as u32, schema.fingerprint);
     for subject in value_subjects(pipeline, topic) {
         let left = patience.saturating_sub(since.elapsed());
-        let text = newest_value(registry, topic, &subject, left).await?;
-        values.push(parse(text).await.map_err(|e| e.within(format_args!("subject {subject}")))?);
+        let version = newest_value(registry, topic, &subject, left).await?;
+        ids.push(id(&version));
+        values.push(parse(version.schema.text).await.map_err(|e| e.within(format_args!("subject {subject}")))?);
     }
     let has = |name: &String| values.iter().any(|schema| schema.names().any(|known| **known == **name));
     if let Some(missing) = record_types(pipeline).into_iter().find(|name| !has(name)) {
@@ -76,20 +80,23 @@ pub async fn latest(registry: &Registry, pipeline: &Pipeline, topic: &str, patie
         )));
     }
     let key = match registry.latest(&format!("{topic}-key")).await {
-        Ok(version) if version.schema.text.kind == SchemaKind::Avro => Some(version.schema.text.text),
+        Ok(version) if version.schema.text.kind == SchemaKind::Avro => {
+            ids.push(id(&version));
+            Some(version.schema.text.text)
+        }
         // A registry that has a string or other non-record key schema, or none, leaves it to `record_key`.
         Ok(_) | Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    Ok(Latest { values, key })
+    Ok(Latest { values, key, ids })
 }
 
 /// The newest schema of a subject, which may take `patience` to appear.
-async fn newest_value(registry: &Registry, topic: &str, subject: &str, patience: Duration) -> Result<SchemaText> {
+async fn newest_value(registry: &Registry, topic: &str, subject: &str, patience: Duration) -> Result<Version> {
     let since = std::time::Instant::now();
     loop {
         match registry.latest(subject).await {
-            Ok(version) => return Ok(version.schema.text),
+            Ok(version) => return Ok(version),
             Err(RegistryError::NotFound(_)) if since.elapsed() < patience => {
                 tracing::warn!(
                     subject,
@@ -153,6 +160,21 @@ impl Needs {
         Ok(Some(wanted))
     }
 
+    /// What becomes of a schema that the registry has. Nothing is read with one that records of its id were not written with.
+    async fn look_at(lanes: &[Needs], schema: Schema, of: Half) -> SchemaAnswer {
+        let tables = lanes.iter().flat_map(|lane| &lane.tables);
+        if let Err(error) = check_pins(tables, schema.id as u32, schema.fingerprint) {
+            return SchemaAnswer::Failed(error);
+        }
+        if of == Half::Key {
+            return key_answer(&schema.text);
+        }
+        match parse(schema.text).await {
+            Err(error) => SchemaAnswer::Incompatible(error.to_string()),
+            Ok(schema) => Needs::answer(lanes, schema),
+        }
+    }
+
     /// What becomes of a schema: all lanes take it, or none.
     fn answer(lanes: &[Needs], schema: Arc<ValueSchema>) -> SchemaAnswer {
         match lanes.iter().map(|lane| lane.of(&schema)).collect() {
@@ -177,11 +199,7 @@ impl SchemaDesk {
             let schema = registry.schema_waiting(id as i32, stalled).await;
             telemetry.answered(&task);
             let answer = match schema {
-                Ok(schema) if of == Half::Key => key_answer(&schema.text),
-                Ok(schema) => match parse(schema.text).await {
-                    Err(error) => SchemaAnswer::Incompatible(error.to_string()),
-                    Ok(schema) => Needs::answer(&needs, schema),
-                },
+                Ok(schema) => Needs::look_at(&needs, schema, of).await,
                 Err(RegistryError::NotFound(what)) => {
                     SchemaAnswer::Unknown(format!("the schema registry has no {what}"))
                 }
@@ -191,6 +209,23 @@ impl SchemaDesk {
             let _ = answers.try_send((id, of, answer));
         });
     }
+}
+
+/// Compares what the registry says of a schema id with what the tables remember of it, as of their last load.
+///
+/// # Errors
+/// [`Error::Decision`] with the table that has records of that id, read with another schema.
+pub(super) fn check_pins<'t>(
+    tables: impl IntoIterator<Item = &'t Arc<dyn LakeTable>>,
+    id: u32,
+    now: Fingerprint,
+) -> Result<()> {
+    for table in tables {
+        let pins = Pins::read(table.schemas().as_deref());
+        let checked = pins.and_then(|pins| pins.check(id, now).map_err(|repinned| repinned.to_string()));
+        checked.map_err(|why| Error::Decision(format!("table {}: {why}", table.name())))?;
+    }
+    Ok(())
 }
 
 /// Parses a schema aside: a large one takes its time, and whatever its parser does concerns that schema only.

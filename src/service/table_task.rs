@@ -205,6 +205,7 @@ impl TableTask {
             files,
             superseded: order.superseded,
             schema_change: order.schema_change,
+            pins: order.pins,
             vector: order.vector,
             now_ms: clock::now_ms(),
             reason: None,

@@ -24,9 +24,7 @@ pub use self::config::{SourceConfig, check_properties};
 pub use self::dead_letters::{DeadLetters, Taken};
 pub use self::handle::{Command, Event, Flow, Handler, Message, Source};
 pub use self::kafka::Headers;
-pub use self::registry::{
-    Access, Fingerprint, Login, Opinion, Registry, RegistryError, Schema, Version, schema_in_answers,
-};
+pub use self::registry::{Access, Login, Opinion, Registry, RegistryError, Schema, Version, schema_in_answers};
 pub use self::topics::{Cluster, StartAt, TopicInfo, TopicSelection, Topology};
 
 use std::sync::Arc;

@@ -4,11 +4,9 @@
 //! registry's own "no such schema" makes a record bad. Silence, a proxy's page, a refusal to talk to us: all of that is
 //! waited out (DESIGN rule 18).
 
-mod fingerprint;
 mod references;
 mod reply;
 
-pub use self::fingerprint::Fingerprint;
 pub use self::reply::schema_in_answers;
 
 use std::collections::{HashMap, VecDeque};
@@ -22,6 +20,7 @@ use url::Url;
 
 use self::reply::{Gathering, No, SchemaBody};
 use crate::avro::SchemaText;
+use crate::core::schema::Fingerprint;
 use crate::{Error, Result};
 
 /// A schema that the registry gave out under an id.
@@ -31,7 +30,7 @@ pub struct Schema {
     pub id: i32,
     /// What the registry has, with what it refers to.
     pub text: SchemaText,
-    /// What the text says, whatever its spacing.
+    /// What it says, whatever its spacing and its words for people.
     pub fingerprint: Fingerprint,
 }
 
@@ -60,9 +59,10 @@ pub enum RegistryError {
     Unsupported { what: String, reason: String },
     /// Another schema under an id that was used before. Records would be decoded wrongly: a person has to decide.
     #[error(
-        "schema id {id} had another schema before: the registry was reset or ids were reused; restore it, or read the topic into a new table"
+        "schema id {id} had another schema a while ago (of fingerprint {held}, now {now}): the registry was reset, restored or \
+         replaced; restore it, or start again to have the tables say which of the two they have records of"
     )]
-    Changed { id: i32 },
+    Changed { id: i32, held: Fingerprint, now: Fingerprint },
 }
 
 impl From<RegistryError> for Error {
@@ -153,7 +153,7 @@ impl Known {
 
     fn pin(&mut self, id: i32, fingerprint: Fingerprint) -> Result<(), RegistryError> {
         match self.pins.get(&id) {
-            Some(pinned) if *pinned != fingerprint => Err(RegistryError::Changed { id }),
+            Some(&held) if held != fingerprint => Err(RegistryError::Changed { id, held, now: fingerprint }),
             None if self.pins.len() < PINS_MAX => {
                 self.pins.insert(id, fingerprint);
                 Ok(())
@@ -297,14 +297,6 @@ impl Registry {
     /// As [`Registry::schema`].
     pub async fn subjects(&self) -> Result<Vec<String>, RegistryError> {
         self.get(&["subjects"], "list of subjects").await
-    }
-
-    /// Remembers what an id meant earlier, as a table or a file says, so that a later answer is compared with it.
-    ///
-    /// # Errors
-    /// [`RegistryError::Changed`] if it is known to mean something else.
-    pub fn pin(&self, id: i32, fingerprint: Fingerprint) -> Result<(), RegistryError> {
-        self.known().pin(id, fingerprint)
     }
 
     /// Whether the registry would take `schema` as the next version of a subject.

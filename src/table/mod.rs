@@ -19,7 +19,7 @@ pub use self::catalog::{Catalog, OpenTable};
 use crate::Result;
 use crate::core::history::{SnapshotId, View};
 use crate::core::offsets::Vector;
-use crate::core::schema::{SchemaChange, TableSchema};
+use crate::core::schema::{Pins, SchemaChange, TableSchema};
 use crate::error::Error;
 pub use crate::files::WrittenFile;
 
@@ -79,6 +79,8 @@ pub struct Change {
     /// What becomes of the table's columns, all at once with the rest; refused where they are not those that it was planned
     /// on.
     pub schema_change: Option<Arc<SchemaChange>>,
+    /// The schema ids that the table remembers from then on, where that changes (`firn.schemas`).
+    pub pins: Option<Arc<Pins>>,
     /// V as of this commit, full.
     pub vector: Vector,
     /// The wall clock in milliseconds since 1970-01-01; the snapshot's timestamp is never before its parent's.
@@ -112,6 +114,9 @@ pub trait LakeTable: Send + Sync {
 
     /// The table's columns and key as of the last load.
     fn schema(&self) -> Arc<TableSchema>;
+
+    /// The schema ids that it remembers, as of the last load (`firn.schemas`).
+    fn schemas(&self) -> Option<String>;
 
     /// Asks the catalog for the current state. `since` is the newest snapshot whose ancestry the caller knows: the
     /// history reaches at least as far back, where it is retained.

@@ -13,7 +13,7 @@ use crate::core::history::{Ancestor, Anchor, History, SnapshotId, View, WalkEnd}
 use crate::core::mutant::Mutants;
 use crate::core::offsets::Vector;
 use crate::core::plan::merge_deletes;
-use crate::core::schema::{SchemaChange, TableSchema};
+use crate::core::schema::{Pins, SchemaChange, TableSchema};
 
 /// A data file of a snapshot.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ pub struct ModelChange<T> {
     /// The table's columns as the writer knows them; the commit is refused where they are others.
     pub columns: Arc<TableSchema>,
     pub schema_change: Option<Arc<SchemaChange>>,
+    pub pins: Option<Arc<Pins>>,
     /// Absent for a foreign writer.
     pub attempt: Option<String>,
     pub vector: Option<Vector>,
@@ -77,6 +78,7 @@ pub struct Model<T> {
     anchor: Option<Anchor>,
     schema: Arc<TableSchema>,
     last_field_id: i32,
+    schemas: Option<String>,
     mutants: Mutants,
 }
 
@@ -86,13 +88,29 @@ impl<T> Model<T> {
     pub fn new(schema: TableSchema, mutants: Mutants) -> Self {
         let last_field_id = schema.highest_id();
         let (snapshots, schema) = (BTreeMap::new(), Arc::new(schema));
-        Model { snapshots, current: None, next_id: 1, sequence: 0, anchor: None, schema, last_field_id, mutants }
+        Model {
+            snapshots,
+            current: None,
+            next_id: 1,
+            sequence: 0,
+            anchor: None,
+            schema,
+            last_field_id,
+            schemas: None,
+            mutants,
+        }
     }
 
     /// The table's columns.
     #[must_use]
     pub fn schema(&self) -> &Arc<TableSchema> {
         &self.schema
+    }
+
+    /// The schema ids that it remembers, as the table property has them.
+    #[must_use]
+    pub fn schemas(&self) -> Option<&str> {
+        self.schemas.as_deref()
     }
 
     /// The highest number that a column ever had.
@@ -137,6 +155,9 @@ impl<T> Model<T> {
         }
         if let Some(planned) = &change.schema_change {
             self.set_schema(planned.to.clone());
+        }
+        if let Some(pins) = &change.pins {
+            self.schemas = Some(pins.to_json());
         }
         let parent = self.current().cloned();
         let mut files = parent.as_ref().map(|p| p.files.clone()).unwrap_or_default();
@@ -224,6 +245,7 @@ impl<T> Model<T> {
             pipeline: None,
             schema: self.schema.clone(),
             last_field_id: self.last_field_id,
+            schemas: self.schemas.clone(),
         }
     }
 

@@ -36,6 +36,7 @@ fn change_of(base: Option<SnapshotId>, attempt: &str, next: i64) -> Change {
         schema_change: None,
         vector: vector(next),
         now_ms: 1_790_000_000_000,
+        pins: None,
         reason: None,
     }
 }

@@ -136,6 +136,7 @@ impl Writer {
             schema_change: None,
             vector: vector(self.offset),
             now_ms: self.now_ms,
+            pins: None,
             reason: None,
         }
     }

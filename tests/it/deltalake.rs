@@ -292,6 +292,7 @@ async fn every_type_is_read_as_it_was_written() {
         schema_change: None,
         vector: crate::contract::vector(2),
         now_ms: 1_790_000_000_000,
+        pins: None,
         reason: None,
     };
     committed(table.commit(change).await);

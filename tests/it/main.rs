@@ -26,6 +26,7 @@ mod query;
 mod record_types;
 mod registry_tls;
 mod run;
+mod schema_ids;
 mod takeover;
 mod types;
 mod values;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use firn::avro::grown_columns;
 use firn::core::schema::{Difference, Field, Named, SchemaChange, TableFormat, TableSchema, Type, matches};
 
+use crate::meanings::Meaning;
 use crate::oracle::Row;
 
 /// How many schemas there are.
@@ -21,11 +22,13 @@ pub struct Stored {
     pub row: Row,
     /// Values by the number of their column.
     pub cells: BTreeMap<i32, i64>,
+    /// What its event's schema was taken for.
+    pub meaning: Meaning,
 }
 
 impl Stored {
     pub fn foreign(key: u64, number: u64) -> Stored {
-        Stored { row: Row::foreign(key, number), cells: BTreeMap::new() }
+        Stored { row: Row::foreign(key, number), cells: BTreeMap::new(), meaning: 0 }
     }
 }
 
@@ -60,7 +63,13 @@ fn named(schema: &TableSchema) -> Vec<Named<'_>> {
 
 /// A row in the columns of `to`, as files are written: gathered in `from` by its event's names, found again among the
 /// columns of the newest chunk, and then in the table.
-pub fn stored(row: Row, schema: usize, from: &TableSchema, newest: &TableSchema, to: &TableSchema) -> Stored {
+pub fn stored(
+    row: Row,
+    (schema, meaning): (usize, Meaning),
+    from: &TableSchema,
+    newest: &TableSchema,
+    to: &TableSchema,
+) -> Stored {
     let mut cells = BTreeMap::new();
     if let Some(own) = column(schema) {
         let gathered = matches(&named(from), &[Named::from(&own)])[0];
@@ -71,7 +80,7 @@ pub fn stored(row: Row, schema: usize, from: &TableSchema, newest: &TableSchema,
             cells.insert(field.id, row.source.1);
         }
     }
-    Stored { row, cells }
+    Stored { row, cells, meaning }
 }
 
 /// Whether the column of a schema is this one in the table.

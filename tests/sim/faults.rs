@@ -57,10 +57,14 @@ pub enum Fault {
     ColumnsConflict,
     /// Another engine adds a column.
     ForeignColumn,
+    /// The registry gives out other schemas under ids that it gave out before.
+    RegistryReplaced,
+    /// A writer stops, because records of a schema were read with another one before.
+    SchemaRefused,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 30] = [
+    pub const ALL: [Fault; 32] = [
         Fault::Gap,
         Fault::TrailingMarker,
         Fault::LateEvent,
@@ -91,6 +95,8 @@ impl Fault {
         Fault::ColumnsChanged,
         Fault::ColumnsConflict,
         Fault::ForeignColumn,
+        Fault::RegistryReplaced,
+        Fault::SchemaRefused,
     ];
 }
 

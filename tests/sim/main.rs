@@ -13,6 +13,7 @@
 
 mod columns;
 mod faults;
+mod meanings;
 mod oracle;
 mod random;
 mod saves;
@@ -94,6 +95,7 @@ fn step(world: &mut World) {
         38 => match world.random.below(8) {
             0 => world.roll_back(),
             1..4 => world.expire(),
+            4 | 5 => world.replace_registry(),
             _ => {}
         },
         39 | 40 => world.save(process),
@@ -174,7 +176,7 @@ fn the_promise_holds_at_every_snapshot() {
 /// A planted fault, what it stands for (a failure that others shipped, or a rule of the design), and the number of seeds,
 /// from the first on, within which it must be found. The limits follow from how many of 4000 seeds find the fault: at
 /// that rate it would survive them less than once in a million such simulations.
-const FOUND_WITHIN: [(Mutant, &str, u64); 15] = [
+const FOUND_WITHIN: [(Mutant, &str, u64); 17] = [
     (Mutant::CommitAgain, "B4", 400),
     (Mutant::PutPosition, "C1", 25),
     (Mutant::ForgetAnchor, "C4", 380),
@@ -190,6 +192,8 @@ const FOUND_WITHIN: [(Mutant, &str, u64); 15] = [
     (Mutant::ForgetColumns, "rule 9", 45),
     (Mutant::StaleFieldIds, "D2", 145),
     (Mutant::RowsBeforeColumns, "one commit", 6),
+    (Mutant::ForgetPins, "D4", 400),
+    (Mutant::StalePins, "D4", 400),
 ];
 
 #[test]

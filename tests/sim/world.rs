@@ -17,6 +17,7 @@ use roaring::RoaringBitmap;
 
 use crate::columns::{self, FORMATS, SCHEMAS, Stored};
 use crate::faults::{Fault, Faults};
+use crate::meanings::{Meaning, Meanings, fingerprint, meaning};
 use crate::oracle::{Oracle, Row};
 use crate::random::Random;
 use crate::saves::{Saves, restore};
@@ -57,6 +58,8 @@ pub struct Process {
     /// The columns in which it gathers rows, and the schemas that it knows.
     columns: Arc<TableSchema>,
     known: [bool; SCHEMAS],
+    /// What it takes each of them for.
+    taken: [Meaning; SCHEMAS],
     /// A schema that a record names and that it does not know yet.
     unknown: Option<usize>,
     /// The files written for the plan in flight, with their rows.
@@ -87,6 +90,7 @@ pub struct World {
     /// Schemas up to this one have come up.
     newest: usize,
     pub oracle: Oracle,
+    meanings: Meanings,
     delayed: Vec<Delayed>,
     saves: Saves,
     /// What happened so far, where somebody wants to compare it.
@@ -126,6 +130,7 @@ impl World {
             wanted: (0..SCHEMAS).map(|schema| Arc::new(columns::wanted(schema))).collect(),
             newest: 0,
             oracle: Oracle::new(semantics),
+            meanings: Meanings::default(),
             delayed: Vec::new(),
             saves: Saves::default(),
             trace,
@@ -173,7 +178,9 @@ impl World {
             known[self.newest] = true;
             gathered = columns::grown(&gathered, self.newest);
         }
+        let taken = std::array::from_fn(|schema| self.meanings.of(schema));
         Process {
+            taken,
             table_columns,
             columns: gathered,
             known,
@@ -248,9 +255,19 @@ impl World {
         self.feed(number, Event::Opened { id: id.clone(), epoch });
     }
 
-    /// A writer that gave up is legitimate only where V cannot be shown; an operator then accepts the true V.
+    /// A writer that gave up is legitimate only where V cannot be shown, or a schema is another one; an operator then
+    /// accepts the true V, or restores the registry, or accepts what it says.
     fn stopped(&mut self, number: usize, error: &firn::Error) {
-        if !error.to_string().contains("cannot be shown to descend") {
+        let mut pins = None;
+        if self.meanings.replaced && error.to_string().contains("records of schema id") {
+            self.faults.count(Fault::SchemaRefused);
+            if self.random.chance(2) {
+                self.meanings.restore();
+                self.crash(number);
+                return;
+            }
+            pins = self.meanings.accept(self.table.schemas());
+        } else if !error.to_string().contains("cannot be shown to descend") {
             self.violate(format!("a writer stopped without need: {error}"));
         } else if !self.oracle.is_lost(&self.table) {
             self.violate(format!("a writer found V lost, but it can be shown: {error}"));
@@ -262,6 +279,7 @@ impl World {
             base,
             columns: self.table.schema().clone(),
             schema_change: None,
+            pins: pins.map(Arc::new),
             attempt: Some(format!("operator-{}", self.decisions)),
             vector: Some(vector),
             added: vec![],
@@ -360,6 +378,7 @@ impl World {
             // The registry has answered: the columns grow between two chunks.
             process.columns = columns::grown(&process.columns, schema);
             process.known[schema] = true;
+            process.taken[schema] = self.meanings.of(schema);
         }
         let partitions: Vec<i32> = process.reading.keys().copied().collect();
         let mut chunk = empty_chunk();
@@ -411,6 +430,12 @@ impl World {
             events += 1;
         }
         let run = chunk.runs.len() as u32;
+        for &schema in &schemas {
+            let named = (schema as u32, fingerprint(schema, self.processes[number].taken[schema]));
+            if !chunk.asks.schemas.contains(&named) {
+                chunk.asks.schemas.push(named);
+            }
+        }
         chunk.asks.of_runs.extend(schemas.into_iter().map(|schema| (run, self.wanted[schema].clone())));
         let log = &self.log[partition as usize];
         let at_end = first + records.len() == log.len();
@@ -574,7 +599,9 @@ impl World {
                 let log = &self.log[run.partition.partition as usize];
                 let record = &log[log.partition_point(|r| r.offset < offset)];
                 let row = Row::of(run.partition.partition, record);
-                return columns::stored(row, record.schema, &chunk.asks.names, newest, to);
+                let named = chunk.asks.schemas.iter().find(|(id, _)| *id as usize == record.schema);
+                let meaning = meaning(named.expect("the chunk names the schemas of its rows").1);
+                return columns::stored(row, (record.schema, meaning), &chunk.asks.names, newest, to);
             }
         }
         unreachable!("every event belongs to a run")
@@ -586,6 +613,7 @@ impl World {
             base: order.base,
             columns: self.processes[number].table_columns.clone(),
             schema_change: order.schema_change,
+            pins: order.pins,
             attempt: Some(order.attempt),
             vector: Some(order.vector),
             added: order.files.iter().map(|f| (f.path.clone(), files[&f.path].clone())).collect(),
@@ -654,7 +682,11 @@ impl World {
     /// Applies a change if its base is current, and checks the promise at the new snapshot.
     fn commit(&mut self, change: ModelChange<Stored>) -> bool {
         let schema_change = change.schema_change.clone();
+        let rows = if change.attempt.is_some() { self.read_with(&change) } else { Vec::new() };
         let Some(snapshot) = self.table.commit(change) else { return false };
+        if let Err(text) = self.meanings.check(&rows, self.table.schemas()) {
+            self.violate(format!("snapshot {}: {text}", snapshot.id));
+        }
         if let Some(planned) = schema_change {
             self.check_change(&snapshot, &planned);
         }
@@ -665,6 +697,23 @@ impl World {
             self.violate(text);
         }
         true
+    }
+
+    /// The schemas of a commit's rows, and what each was taken for.
+    fn read_with(&self, change: &ModelChange<Stored>) -> Vec<(usize, Meaning)> {
+        let rows = change.added.iter().flat_map(|(_, rows)| rows.iter());
+        let schema = |stored: &Stored| {
+            let (partition, offset) = stored.row.source;
+            let log = &self.log[partition as usize];
+            (log[log.partition_point(|r| r.offset < offset)].schema, stored.meaning)
+        };
+        rows.map(schema).collect()
+    }
+
+    /// The registry is reset, restored from an old copy, or replaced.
+    pub fn replace_registry(&mut self) {
+        self.meanings.replace(&mut self.random);
+        self.faults.count(Fault::RegistryReplaced);
     }
 
     /// INV-21: columns change in the commit of the first rows that need it, never without them.
@@ -699,6 +748,7 @@ impl World {
             base: Some(current.id),
             columns: self.table.schema().clone(),
             schema_change: None,
+            pins: None,
             attempt: None,
             vector: None,
             added: vec![],
@@ -780,6 +830,7 @@ impl World {
             self.assign(process);
         }
         self.delayed.clear();
+        self.meanings.restore();
     }
 
     /// One number for everything that happened.

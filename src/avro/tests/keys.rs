@@ -208,3 +208,30 @@ fn a_registered_key_schema_settles_how_keys_are_written() {
     assert_eq!(told.clone().with_key_schema(true), told);
     assert_eq!(upsert(&["id"]).with_key_schema(false), upsert(&["id"]));
 }
+
+/// FAILURES D4: whatever became of a record, the schemas that it names were used.
+#[test]
+fn a_batch_says_which_schemas_its_records_name() {
+    let key = r#"{"type":"record","name":"K","fields":[{"name":"id","type":"long"}]}"#;
+    let shape = EventShape { record_key: Some(RecordKey::Avro), ..upsert(&["id"]) };
+    let schema = record(VALUE);
+    let mut decoder = decoder(&schema, &shape);
+    decoder.add_value_schema(2, &schema).unwrap();
+    decoder.add_value_schema(3, &schema).unwrap();
+    decoder.add_key_schema(9, key).unwrap();
+    assert_eq!(push(&mut decoder, 0, None, Some(&value(5, None, None))), Pushed::Row);
+    assert_eq!(reason(&push(&mut decoder, 1, None, Some(&wire(2, &[])))), Some(Reason::Truncated));
+    assert_eq!(push(&mut decoder, 2, None, Some(&value(6, None, None))), Pushed::Row);
+    assert_eq!(push(&mut decoder, 3, Some(&wire(9, &long(5))), None), Pushed::Delete);
+    let of = |text: &str| SchemaText::new(SchemaKind::Avro, text).fingerprint();
+    assert_eq!(decoder.finish().unwrap().schemas, [(1, of(&schema)), (2, of(&schema)), (9, of(key))]);
+    assert_eq!(push(&mut decoder, 4, None, Some(&value(5, None, None))), Pushed::Row);
+    assert_eq!(decoder.finish().unwrap().schemas, [(1, of(&schema))]);
+    // Columns that grow make new plans; what a rejected record named is not forgotten over it.
+    assert_eq!(reason(&push(&mut decoder, 5, None, Some(&wire(3, &[])))), Some(Reason::Truncated));
+    let more = record(&format!(r#"{VALUE},{{"name":"n","type":["null","int"],"default":null}}"#));
+    let grown = Arc::new(ValueSchema::avro(&more).unwrap());
+    let wanted = Arc::new(table_schema(&more, None, &shape, 3).unwrap());
+    decoder.grow(4, &grown, &wanted, &[]).unwrap();
+    assert_eq!(decoder.finish().unwrap().schemas, [(3, of(&schema))]);
+}

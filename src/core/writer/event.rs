@@ -10,7 +10,7 @@ use crate::core::change::{Chunk, Key};
 use crate::core::history::{SnapshotId, View};
 use crate::core::offsets::{Epoch, PartitionId, Start, Vector};
 use crate::core::plan::Plan;
-use crate::core::schema::{Difference, SchemaChange};
+use crate::core::schema::{Difference, Pins, SchemaChange};
 use crate::error::Error;
 
 /// The topics of a pipeline as the broker describes them now.
@@ -191,6 +191,8 @@ pub struct CommitOrder {
     pub superseded: Vec<(Arc<str>, RoaringBitmap)>,
     /// What becomes of the table's columns in the same commit; the files were written for it.
     pub schema_change: Option<Arc<SchemaChange>>,
+    /// The schema ids that the table remembers from then on, where that changes.
+    pub pins: Option<Arc<Pins>>,
 }
 
 /// What a commit did, for the operator.

@@ -9,10 +9,10 @@ use crate::core::batch::Batch;
 use crate::core::fold::{Semantics, fold};
 use crate::core::history::SnapshotId;
 use crate::core::key_index::Location;
-use crate::core::mutant::Mutant;
+use crate::core::mutant::{Mutant, Mutants};
 use crate::core::offsets::{PartitionId, Position, TopicPositions, Vector};
 use crate::core::plan::Plan;
-use crate::core::schema::{Asked, Difference, SchemaChange, TableFormat, TableSchema, plan_change};
+use crate::core::schema::{Asked, Difference, Pins, SchemaChange, TableFormat, TableSchema, plan_change};
 
 /// How many attempts of one flight are remembered. They only shorten the answer: where an older one landed late, V says so.
 pub(super) const ATTEMPTS_MAX: usize = 64;
@@ -44,6 +44,8 @@ struct Planned {
     columns: Arc<TableSchema>,
     /// What becomes of them.
     change: Option<Arc<SchemaChange>>,
+    /// The schema ids that the table is to remember, where that changes.
+    pins: Option<Arc<Pins>>,
 }
 
 impl Planned {
@@ -124,9 +126,19 @@ impl<R> Writer<R> {
                 return false;
             }
         };
+        let pins = match pins_of(&flight.batch, base, mutants) {
+            Ok(pins) => pins.map(Arc::new),
+            Err(why) => {
+                self.decision(why);
+                return false;
+            }
+        };
         let plan = Arc::new(fold(&flight.batch, &self.index, self.config.semantics, mutants));
-        let mut planned = Planned { plan, columns: base.schema.clone(), change: change.map(Arc::new) };
+        let mut planned = Planned { plan, columns: base.schema.clone(), change: change.map(Arc::new), pins };
         if let Some((void, files)) = void {
+            if mutants.has(Mutant::StalePins) {
+                planned.pins.clone_from(&void.pins);
+            }
             if planned.repeats(&void) {
                 planned.change.clone_from(&void.change);
             }
@@ -200,6 +212,7 @@ impl<R> Writer<R> {
             files: flight.files.clone().unwrap_or_default(),
             superseded: superseded.filter_map(|(n, rows)| Some((self.files.path(*n)?.clone(), rows.clone()))).collect(),
             schema_change: flight.plan.as_ref().and_then(|planned| planned.change.clone()).filter(|_| !late),
+            pins: flight.plan.as_ref().and_then(|planned| planned.pins.clone()),
         };
         flight.attempt = Some(order.clone());
         self.ask(Waiting::Outcome, Action::Commit(order));
@@ -315,8 +328,20 @@ fn change_of<R>(
     plan_change(asked, id)
 }
 
+/// The schema ids that the table is to remember besides; `None` where it has those of the batch already.
+///
+/// # Errors
+/// One of them has another schema in the table.
+fn pins_of<R>(batch: &Batch<R>, base: &Base, mutants: Mutants) -> Result<Option<Pins>, String> {
+    if batch.schemas.is_empty() {
+        return Ok(None);
+    }
+    let held = Pins::read(base.schemas.as_deref().filter(|_| !mutants.has(Mutant::ForgetPins)))?;
+    held.with(&batch.schemas).map_err(|repinned| repinned.to_string())
+}
+
 /// V as the flight's commit stores it: the full vector of its parent, the flight's partitions advanced.
-fn next_vector<R>(flight: &Flight<R>, base: &Base, mutants: crate::core::mutant::Mutants) -> Vector {
+fn next_vector<R>(flight: &Flight<R>, base: &Base, mutants: Mutants) -> Vector {
     let mut parent = base.vector.clone();
     if mutants.has(Mutant::PartialVector) {
         for (topic, positions) in &mut parent.topics {

@@ -24,13 +24,16 @@ pub(super) struct Base {
     pub(super) vector: Vector,
     pub(super) schema: Arc<TableSchema>,
     pub(super) last_field_id: i32,
+    /// As [`View::schemas`].
+    pub(super) schemas: Option<String>,
 }
 
 impl Base {
     /// The table as it was loaded, with an index that knows its snapshot.
     pub(super) fn of(view: &View, vector: Vector) -> Self {
-        let (schema, last_field_id) = (view.schema.clone(), view.last_field_id);
-        Base { table: view.table.clone(), snapshot: view.snapshot, vector, schema, last_field_id }
+        let View { snapshot, last_field_id, .. } = *view;
+        let (table, schema, schemas) = (view.table.clone(), view.schema.clone(), view.schemas.clone());
+        Base { table, snapshot, vector, schema, last_field_id, schemas }
     }
 }
 

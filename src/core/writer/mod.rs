@@ -12,6 +12,7 @@ mod follow;
 mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use event::{Action, CommitOrder, Event, Landed, Outcome, PlacedFile, Placement, ResolvedStart, Topology};
@@ -302,12 +303,12 @@ impl<R> Writer<R> {
 
     fn on_chunk(&mut self, chunk: Arc<Chunk<R>>) {
         let mut events = Vec::with_capacity(chunk.runs.len());
-        let mut first = 0;
+        let (mut first, mut moved) = (0, false);
         let mut asks = chunk.asks.of_runs.iter().peekable();
         for (number, run) in (0..).zip(&chunk.runs) {
             let end = first + run.events;
             let before = events.len();
-            self.admit_run(&chunk, run, first, end, &mut events);
+            moved |= self.admit_run(&chunk, run, first..end, &mut events);
             while let Some((_, wanted)) = asks.next_if(|(of, _)| *of == number) {
                 // What is left out asks for nothing: another member has it, or it is read again.
                 if events.len() > before {
@@ -316,25 +317,29 @@ impl<R> Writer<R> {
             }
             first = end;
         }
+        if moved {
+            self.filling.name_schemas(&chunk.asks.schemas);
+        }
         if !self.filling.is_empty() {
             let now = self.now_ms;
             self.filling.admit(chunk, events, now);
         }
     }
 
-    /// Adds to `events` which events of a run are new to this table, and moves the filter.
-    fn admit_run(&mut self, chunk: &Chunk<R>, run: &Run, first: u32, end: u32, events: &mut Vec<std::ops::Range<u32>>) {
+    /// Adds to `events` which events of a run are new to this table, and moves the filter; whether it moved.
+    fn admit_run(&mut self, chunk: &Chunk<R>, run: &Run, all: Range<u32>, events: &mut Vec<Range<u32>>) -> bool {
         let trusting = self.config.mutants.has(Mutant::TrustSeek);
         let put = self.config.mutants.has(Mutant::PutPosition);
-        let Some(owned) = self.owned.get_mut(&run.partition) else { return };
+        let Some(owned) = self.owned.get_mut(&run.partition) else { return false };
         // Records of an older epoch were queued before the last re-read at V.
         if owned.epoch != Some(run.epoch) && !trusting {
-            return;
+            return false;
         }
-        let offsets = &chunk.offsets[first as usize..end as usize];
+        let offsets = &chunk.offsets[all.start as usize..all.end as usize];
         let known = if trusting { 0 } else { offsets.partition_point(|&offset| offset < owned.applied) };
-        let new = first + known as u32..end;
-        if run.next > owned.applied || put || (trusting && !new.is_empty()) {
+        let new = all.start + known as u32..all.end;
+        let moves = run.next > owned.applied || put || (trusting && !new.is_empty());
+        if moves {
             let from = owned.applied;
             owned.applied = if put { run.next } else { from.max(run.next) };
             let next = owned.applied;
@@ -343,6 +348,7 @@ impl<R> Writer<R> {
         if !new.is_empty() {
             events.push(new);
         }
+        moves
     }
 
     fn on_out_of_range(&mut self, id: PartitionId) {

@@ -1,5 +1,6 @@
 mod columns;
 mod commits;
+mod pins;
 mod reading;
 
 use super::*;
@@ -46,6 +47,7 @@ fn view_of(ancestors: Vec<Ancestor>) -> Box<View> {
         pipeline: Some("p".into()),
         schema: columns(&[]),
         last_field_id: 10,
+        schemas: None,
     })
 }
 

@@ -85,6 +85,10 @@ impl LakeTable for Troubled {
         LakeTable::schema(&self.table)
     }
 
+    fn schemas(&self) -> Option<String> {
+        self.table.schemas()
+    }
+
     async fn load(&self, since: Option<SnapshotId>) -> Result<View> {
         self.table.load(since).await
     }
@@ -117,6 +121,7 @@ impl LakeTable for Troubled {
                 moved.next += 1_000;
                 let other = Change {
                     attempt: "theirs".into(),
+                    pins: None,
                     reason: None,
                     vector: theirs,
                     files: Vec::new(),
@@ -168,7 +173,7 @@ async fn a_position_is_made_anew_of_what_others_committed_meanwhile() {
     let first_to_three = |view: &View| {
         let mut vector = held(view);
         vector.topics.values_mut().next().unwrap().partitions.get_mut(&0).unwrap().next = 3;
-        Ok(vector)
+        Ok(Moved { vector, pins: None })
     };
     let set = set_vector(&troubled, "p", &first_to_three, "r").await.unwrap();
     let next = |vector: &Vector| vector.iter().map(|(_, position)| position.next).collect::<Vec<_>>();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Fingerprint, RegistryError, Schema, references, shortened};
+use super::{RegistryError, Schema, references, shortened};
 use crate::avro::{SchemaKind, SchemaText};
 
 /// How many schemas of other subjects a schema may refer to, directly or not.
@@ -135,7 +135,7 @@ impl Gathering {
             (SchemaKind::Avro, false) => SchemaText::new(kind, &references::write_out(&text, &types)?),
             (_, false) => SchemaText { kind, text: Arc::from(text), imports: types.into() },
         };
-        let fingerprint = Fingerprint::of_all(&text);
+        let fingerprint = text.fingerprint();
         Ok(Schema { id, text, fingerprint })
     }
 }

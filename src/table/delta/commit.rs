@@ -14,7 +14,7 @@ use super::vector::{self, VectorCache};
 use crate::error::{Error, Result};
 use crate::files::{DeletedPositions, WrittenFile};
 use crate::table::Change;
-use crate::table::iceberg::PIPELINE;
+use crate::table::iceberg::{PIPELINE, SCHEMAS};
 
 /// How creating a version ended.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ fn owned(metadata: &MetaData, change: &Change) -> MetaData {
     let mut next = metadata.clone();
     next.configuration.insert(STARTS.into(), history::starts(&change.vector).to_json());
     next.configuration.entry(PIPELINE.into()).or_insert_with(|| change.pipeline.clone());
+    next.configuration.extend(change.pins.iter().map(|pins| (SCHEMAS.to_owned(), pins.to_json())));
     next
 }
 

@@ -17,7 +17,7 @@ use crate::core::offsets::{Position, Vector};
 use crate::core::schema::TableSchema;
 use crate::error::{Error, Result};
 use crate::table::Change;
-use crate::table::iceberg::{ATTEMPT, OFFSETS, PIPELINE, REASON, VERSION};
+use crate::table::iceberg::{ATTEMPT, OFFSETS, PIPELINE, REASON, SCHEMAS, VERSION};
 
 /// Table property: the names of the key columns, separated by commas.
 pub const KEY: &str = "firn.key";
@@ -195,6 +195,7 @@ pub(super) async fn view(
         pipeline: metadata.and_then(|m| m.configuration.get(PIPELINE).cloned()),
         schema: schema.clone(),
         last_field_id: schema.highest_id(),
+        schemas: metadata.and_then(|m| m.configuration.get(SCHEMAS).cloned()),
     })
 }
 

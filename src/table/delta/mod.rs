@@ -46,7 +46,7 @@ use crate::core::history::{SnapshotId, View};
 use crate::core::schema::{TableSchema, to_arrow};
 use crate::error::{Error, Result};
 use crate::files::{Store, WriteTarget, WrittenFile, conform, respell, write_data_files};
-use crate::table::iceberg::to_iceberg_schema;
+use crate::table::iceberg::{SCHEMAS, to_iceberg_schema};
 use crate::table::{Change, Diff, FileRows, LakeTable, LiveFile, NewRows, Outcome};
 
 /// Data files are closed at about this size where the table does not say otherwise.
@@ -365,6 +365,10 @@ impl LakeTable for DeltaTable {
 
     fn schema(&self) -> Arc<TableSchema> {
         self.head().logical.clone()
+    }
+
+    fn schemas(&self) -> Option<String> {
+        self.head().metadata.configuration.get(SCHEMAS).cloned()
     }
 
     async fn load(&self, since: Option<SnapshotId>) -> Result<View> {

@@ -16,6 +16,8 @@ use crate::files::{Store, from_iceberg};
 pub const PIPELINE: &str = "firn.pipeline";
 /// Summary key: V as JSON. Table property: the [`Anchor`] as JSON.
 pub const OFFSETS: &str = "firn.offsets";
+/// Table property: the schema ids that the table remembers; see [`crate::core::schema::Pins`].
+pub const SCHEMAS: &str = "firn.schemas";
 /// Summary key: the attempt that made a snapshot.
 pub const ATTEMPT: &str = "firn.attempt-id";
 /// Summary key: the version of Firn that made a snapshot.
@@ -65,6 +67,7 @@ fn view_of(metadata: &TableMetadata, schema: &Arc<TableSchema>, history: History
         pipeline: metadata.properties().get(PIPELINE).cloned(),
         schema: schema.clone(),
         last_field_id: metadata.last_column_id(),
+        schemas: metadata.properties().get(SCHEMAS).cloned(),
     }
 }
 

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub use self::catalog::{CatalogConfig, CatalogHandle, CatalogKind, open_catalog};
 pub use self::create::{SortColumn, TableSpec};
-pub use self::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, VERSION};
+pub use self::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, SCHEMAS, VERSION};
 pub use self::scan::{ScanDeletes, ScanFile, ScanPlan};
 use self::schema::current_schema;
 pub use self::schema::{from_iceberg_schema, from_iceberg_type, to_iceberg_schema, to_iceberg_type};
@@ -231,6 +231,10 @@ impl LakeTable for IcebergTable {
 
     fn schema(&self) -> Arc<TableSchema> {
         self.state().schema.clone()
+    }
+
+    fn schemas(&self) -> Option<String> {
+        self.state().loaded.metadata.properties().get(SCHEMAS).cloned()
     }
 
     async fn load(&self, since: Option<SnapshotId>) -> Result<View> {

@@ -10,7 +10,7 @@ use iceberg::spec::{
 use iceberg::{TableRequirement, TableUpdate};
 
 use super::deletes::{DeletePlan, Positions};
-use super::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, VERSION};
+use super::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, SCHEMAS, VERSION};
 use super::live::{DeleteId, DeleteRef, Live, delete_id};
 use super::manifests::{Content, Entries, Entry, ManifestCache, MergePolicy, Writer, rebuild};
 use super::summary::Counts;
@@ -364,6 +364,7 @@ fn updates(base: &Base<'_>, change: &Change, made: Made) -> Result<Vec<TableUpda
     if metadata.properties().get(PIPELINE) != Some(&change.pipeline) {
         properties.insert(PIPELINE.to_owned(), change.pipeline.clone());
     }
+    properties.extend(change.pins.iter().map(|pins| (SCHEMAS.to_owned(), pins.to_json())));
     // The builder keeps the branch's retention settings, which nothing else gives access to.
     let builder = metadata.clone().into_builder(None);
     let builder = match change.schema_change {

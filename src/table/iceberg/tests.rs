@@ -50,6 +50,7 @@ async fn append(table: &IcebergTable, from: i64, superseded: &[(&Arc<str>, u32)]
         schema_change: None,
         vector: Vector::new("c"),
         now_ms: 1,
+        pins: None,
         reason: None,
     };
     let outcome = table.commit(change).await;

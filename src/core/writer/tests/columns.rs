@@ -16,7 +16,7 @@ fn asking(runs: &[(u64, i64)], wanted: &Arc<TableSchema>) -> Event<()> {
         orders: vec![],
         row_of: vec![],
         rows: (),
-        asks: Asks { names: wanted.clone(), of_runs: vec![(runs.len() as u32 - 1, wanted.clone())] },
+        asks: Asks { names: wanted.clone(), of_runs: vec![(runs.len() as u32 - 1, wanted.clone())], schemas: vec![] },
         bytes: 1,
     }))
 }
