@@ -28,7 +28,7 @@ pub(super) struct Context<'c> {
     catalogs: &'c BTreeMap<String, Catalog>,
     memory: u64,
     /// The key path that writes each table already.
-    tables: BTreeMap<TableRef, String>,
+    tables: BTreeMap<TableRef, (String, TableRef)>,
     /// The same by folder: two catalogs may share one warehouse.
     folders: BTreeMap<String, String>,
     groups: BTreeMap<String, String>,
@@ -414,22 +414,29 @@ fn fields<T: PartialEq>(
     fields
 }
 
-/// A table has one writer: refuses a second one, by name or by the folder where the rows would lie.
+/// A table has one writer: refuses a second one, by name or by the folder where the rows would lie. Names that differ only
+/// in case are one: Trino's engines fold them, and so do some file systems, where two Delta logs would be one.
 fn claim(table: &Table, path: &str, item: &Item<'_>, context: &mut Context<'_>, faults: &mut Faults) {
-    let by_name = context.tables.insert(table.table_ref(), path.to_owned());
+    let own = table.table_ref();
+    let fold = |part: &String| part.to_lowercase();
+    let (namespace, name) = (own.namespace.iter().map(fold).collect::<Vec<_>>(), fold(&own.name));
+    let folder_name = format!("{}/{name}", namespace.join("."));
+    let folded = TableRef { catalog: own.catalog.clone(), namespace, name };
+    let by_name = context.tables.insert(folded, (path.to_owned(), own.clone()));
     let local = context
         .catalogs
         .get(&table.catalog)
         .filter(|c| matches!(c.kind, CatalogKind::IcebergSql { .. } | CatalogKind::Delta));
-    let by_folder = local.and_then(|catalog| catalog.warehouse.as_ref()).and_then(|warehouse| {
-        let folder = format!("{warehouse}/{}/{}", table.namespace.join("."), table.name);
-        context.folders.insert(folder, path.to_owned())
-    });
-    if let Some(other) = by_name {
+    let by_folder = local
+        .and_then(|catalog| catalog.warehouse.as_ref())
+        .and_then(|warehouse| context.folders.insert(format!("{warehouse}/{folder_name}"), path.to_owned()));
+    if let Some((other, same)) = by_name.as_ref().filter(|(_, same)| *same != own) {
         item.fault(
             faults,
-            format!("{other} writes the table '{}' already; a table has one pipeline", table.table_ref()),
+            format!("{other} writes the table '{same}', whose name differs only in upper and lower case; give one another name"),
         );
+    } else if let Some((other, _)) = by_name {
+        item.fault(faults, format!("{other} writes the table '{own}' already; a table has one pipeline"));
     } else if let Some(other) = by_folder {
         item.fault(faults, format!("{other} writes the same folder, through another catalog on the same warehouse"));
     }

@@ -242,6 +242,19 @@ fn hostile_table_names_are_refused() {
 }
 
 #[test]
+fn tables_whose_names_differ_only_in_case_are_refused() {
+    let two = |other: &str| {
+        MINIMAL.replace("name: market.trades", &format!("name: market.trades}}, {{catalog: lake, name: {other}"))
+    };
+    for clash in ["Market.trades", "market.TRADES"] {
+        let error = parse(&two(clash)).expect_err(clash).to_string();
+        assert!(error.contains("differs only in upper and lower case"), "{clash}: {error}");
+    }
+    assert!(parse(&two("market.trades2")).is_ok());
+    assert!(parse(&two("market.trades")).unwrap_err().to_string().contains("already"));
+}
+
+#[test]
 fn partition_fields_are_read() {
     let read = |text: &str| names::partition_field(text).map(|field| field.to_string());
     for (text, expected) in [

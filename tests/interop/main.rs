@@ -14,6 +14,7 @@
 
 mod bad_input;
 mod clouds;
+mod compatibility;
 mod dead_letters;
 mod evolving;
 mod foreign;

@@ -253,9 +253,10 @@ impl<'s> Walk<'s> {
             || self.differ("MISSING_ENUM_SYMBOLS", format!("no symbol for {}", missing.join(", ")))
     }
 
-    /// Names are compared without their namespaces, and an alias of the reader is as good as its name.
+    /// Names are compared without their namespaces; an alias of the reader is as good as its name, and is compared whole.
     fn named(&mut self, reader: &Schema, reader_name: &Name, writer_name: &Name) -> bool {
-        let aliased = || reader.aliases().is_some_and(|all| all.iter().any(|alias| alias.name() == writer_name.name));
+        let aliased =
+            || reader.aliases().is_some_and(|all| all.iter().any(|a| a.fullname(None) == writer_name.fullname(None)));
         reader_name.name == writer_name.name
             || aliased()
             || self.differ("NAME_MISMATCH", format!("expected {}, found {}", writer_name.name, reader_name.name))

@@ -82,6 +82,9 @@ fn names_sizes_symbols_and_elements_are_compared() {
     check(&f("G", 4, ""), &f("F", 4, ""), Some("NAME_MISMATCH"));
     check(&f("G", 4, r#","aliases":["F"]"#), &f("F", 4, ""), None);
     check(&f("other.space.F", 4, ""), &f("F", 4, ""), None);
+    // An alias is a whole name: found by comparing with a real registry.
+    check(&f("G", 4, r#","aliases":["F"]"#), &f("n.F", 4, ""), Some("NAME_MISMATCH"));
+    check(&f("G", 4, r#","aliases":["n.F"]"#), &f("n.F", 4, ""), None);
     check(r#"{"type":"array","items":"long"}"#, r#"{"type":"array","items":"int"}"#, None);
     check(r#"{"type":"array","items":"int"}"#, r#"{"type":"array","items":"long"}"#, Some("/items"));
     check(r#"{"type":"map","values":"int"}"#, r#"{"type":"map","values":"null"}"#, Some("/values"));
