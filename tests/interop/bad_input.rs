@@ -236,35 +236,26 @@ fn a_topic_that_does_not_exist_is_named() {
 }
 
 #[test]
-fn a_catalog_that_is_down_at_start_ends_with_its_address() {
+fn a_catalog_a_registry_or_a_broker_that_is_down_at_start_ends_with_its_address() {
     if !wanted() {
         return;
     }
     let mut scenario = Scenario::new("down", Catalog::Rest, 1);
     scenario.produce(10, 10);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let config = scenario.config(3, "");
-    let uri = format!("uri: \"{}\"", scenario.stack.rest);
-    replace(&config, &uri, &format!("uri: \"http://{free}\""));
-    let (code, stderr) = until_caught_up(&config, LIMIT);
-    assert_eq!(code, 3, "{stderr}");
-    assert!(stderr.contains(&free.to_string()), "{stderr}");
-}
-
-#[test]
-fn a_registry_or_a_broker_that_is_down_at_start_ends_with_its_address() {
-    if !wanted() {
-        return;
-    }
-    let mut scenario = Scenario::new("nobody", Catalog::Sqlite, 1);
-    scenario.produce(10, 10);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let broker = scenario.config_named("broker.yaml", &free.to_string(), "", 3, "");
-    let registry = scenario.config_named("registry.yaml", &scenario.stack.kafka.plaintext, "", 3, "");
-    replace(&registry, &scenario.stack.registry.url, &format!("http://{free}"));
-    for config in [broker, registry] {
-        let (code, stderr) = until_caught_up(&config, LIMIT);
-        assert_eq!(code, 3, "{stderr}");
-        assert!(stderr.contains(&free.to_string()), "{stderr}");
-    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (stack, nobody) = (scenario.stack, format!("http://{free}"));
+    let broker = scenario.config_named("broker.yaml", &free, "", 3, "");
+    let registry = scenario.config_named("registry.yaml", &stack.kafka.plaintext, "", 3, "");
+    replace(&registry, &stack.registry.url, &nobody);
+    let catalog = scenario.config(3, "");
+    replace(&catalog, &format!("uri: \"{}\"", stack.rest), &format!("uri: \"{nobody}\""));
+    // Side by side: each is waited for for a minute.
+    std::thread::scope(|scope| {
+        let runs = [broker, registry, catalog].map(|config| scope.spawn(move || until_caught_up(&config, LIMIT)));
+        for run in runs {
+            let (code, stderr) = run.join().expect("it ends");
+            assert_eq!(code, 3, "{stderr}");
+            assert!(stderr.contains(&free), "{stderr}");
+        }
+    });
 }

@@ -216,21 +216,24 @@ fn nothing_that_is_produced_while_letters_are_replayed_is_overwritten() {
     catch_up(&letters.config);
     std::fs::write(&letters.config, &settings).unwrap();
 
-    // Keys are written again in random order while the replay runs.
+    // Some keys are written again before the replay and more while it runs, in random order; a third never is.
+    let again = |n: i64| (n * 7_919) % KEYS;
+    let overtaken: Vec<Record> =
+        (0..30).map(again).filter(|id| id % 3 != 0).map(|id| update(&mut scenario, id)).collect();
+    scenario.send(&overtaken);
     let done = std::sync::atomic::AtomicBool::new(false);
     let written = std::thread::scope(|scope| {
         let producing = scope.spawn(|| {
-            let mut written = Vec::new();
+            let mut written = 0;
             while !done.load(std::sync::atomic::Ordering::SeqCst) {
-                let ids = (0..20).map(|i| ((written.len() + i) as i64 * 7_919) % (KEYS * 2));
-                let ids: Vec<i64> = ids.collect();
-                let record = |id: &i64| match *id < KEYS {
-                    true => update(&mut scenario, *id),
-                    false => scenario.stray(-1 - id, (id % 2) as i32),
+                let ids: Vec<i64> = (written..written + 10).map(again).collect();
+                let record = |id: &i64| match id % 3 {
+                    0 => scenario.stray(-1 - id, (id % 2) as i32),
+                    _ => update(&mut scenario, *id),
                 };
                 let records: Vec<Record> = ids.iter().map(record).collect();
                 scenario.send(&records);
-                written.extend(ids);
+                written += 10;
             }
             written
         });
@@ -239,7 +242,7 @@ fn nothing_that_is_produced_while_letters_are_replayed_is_overwritten() {
         assert!(code == Some(0) || code == Some(1), "{said}");
         producing.join().expect("the producer goes on")
     });
-    assert!(written.len() > 3, "something was produced meanwhile: {}", written.len());
+    assert!(written > 0, "something was produced meanwhile");
     let all = scenario.stack.kafka.consume(&scenario.topic);
     let mut submitted = 0;
     for again in all.iter().filter(|r| r.record.headers.iter().any(|(name, _)| name == "firn.replay.of")) {
@@ -250,7 +253,8 @@ fn nothing_that_is_produced_while_letters_are_replayed_is_overwritten() {
         let between = between.filter(|r| (of + 1..again.offset).contains(&r.offset)).count();
         assert_eq!(between, 0, "the letter of offset {of} was submitted at {} behind a newer event", again.offset);
     }
-    assert!(submitted > 0 && (submitted as i64) < KEYS, "some were overtaken, some were not: {submitted}");
+    crate::say(&format!("{submitted} of {KEYS} letters submitted beside {written} events"));
+    assert!(submitted > KEYS / 3 && submitted < KEYS, "some were overtaken, some were not: {submitted}");
     catch_up(&letters.config);
 }
 

@@ -234,7 +234,7 @@ fn lend(body: &str) -> String {
 fn end_of_loan(request: &Request) -> Option<u64> {
     let account = request.header("authorization")?.split("Credential=loan-").nth(1)?.split('/').next()?;
     let account: usize = account.parse().ok()?;
-    LOANS.lock().unwrap().iter().skip(account - 1).step_by(ACCOUNTS).last().copied()
+    LOANS.lock().unwrap().iter().skip(account - 1).step_by(ACCOUNTS).next_back().copied()
 }
 
 #[test]
