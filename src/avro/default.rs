@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::avro_type::{Avro, Unit};
-use super::read::{DAY_MICROS, DAY_MILLIS, decimal};
-use crate::core::schema::Constant;
+use super::read::{DAY_MILLIS, decimal};
+use crate::core::schema::{Constant, DAY_MICROS};
 
 /// The first and the last day of the years 1 to 9999, which every reader of a default knows.
 const DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;

@@ -104,6 +104,8 @@ pub enum Read {
         per_second: i64,
         exact: bool,
     },
+    /// Days, as the timestamp of their midnight.
+    DateToTimestamp,
     Record(Record),
     Array(Items),
     Map(Items),
@@ -293,6 +295,7 @@ fn compile_read(avro: &Avro, kind: &Type, path: &str, unknown: &mut Vec<String>)
         (Avro::UuidText, Type::Uuid) => Read::UuidText,
         (Avro::TimeMillis, Type::Time) => Read::TimeMillis,
         (Avro::TimeMicros, Type::Time) => Read::TimeMicros,
+        (Avro::Date, Type::Timestamp { utc: false }) => Read::DateToTimestamp,
         (Avro::Timestamp { unit, utc }, Type::Timestamp { utc: zone } | Type::TimestampNanos { utc: zone })
             if utc == zone =>
         {

@@ -6,11 +6,10 @@ use super::columns::{Column, Data, close, fits};
 use super::cursor::{Cursor, is_utf8};
 use super::plan::{Items, Read, Record, Skip, Step, Union, Value};
 use super::write::NANOS;
+use crate::core::schema::DAY_MICROS;
 
 /// Milliseconds of a day.
 pub const DAY_MILLIS: i32 = 86_400_000;
-/// Microseconds of a day.
-pub const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Appends one record. After an error, which comes with the number of the step it stopped in, the columns have to be
 /// truncated to the row before.
@@ -97,6 +96,9 @@ fn append_other(read: &Read, column: &mut Column, cursor: &mut Cursor<'_>) -> Re
     match (read, &mut column.data) {
         (Read::Boolean, Data::Boolean(v)) => v.append(cursor.boolean()?),
         (Read::IntToLong, Data::Long(v)) => v.push(i64::from(cursor.int()?)),
+        (Read::DateToTimestamp, Data::Long(v)) => {
+            v.push(i64::from(cursor.int()?).checked_mul(DAY_MICROS).ok_or(Reason::OutOfRange)?);
+        }
         (Read::Float, Data::Float(v)) => v.push(cursor.float()?),
         (Read::IntToFloat, Data::Float(v)) => v.push(cursor.int()? as f32),
         (Read::LongToFloat, Data::Float(v)) => v.push(cursor.long()? as f32),

@@ -15,8 +15,9 @@ use serde::Serialize;
 use super::avro_type::{Avro, AvroField, TypeRef, Unit, shared_name};
 use super::bad::Reason;
 use super::cursor::Cursor;
-use super::read::{DAY_MICROS, DAY_MILLIS, decimal, uuid};
+use super::read::{DAY_MILLIS, decimal, uuid};
 use super::schema::DURATION;
+use crate::core::schema::DAY_MICROS;
 use crate::core::schema::TAG;
 
 /// How deep objects and arrays may be nested: common readers of JSON go to 128 at least.

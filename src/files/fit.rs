@@ -9,10 +9,10 @@ use arrow::array::{
     StructArray, make_array, new_null_array,
 };
 use arrow::compute::{CastOptions, cast, cast_with_options, is_null, nullif};
-use arrow::datatypes::{DataType, Field, Fields, Int64Type, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Date32Type, Field, Fields, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 
-use crate::core::schema::{Absent, Constant, Named, default_of, matches, other_names};
+use crate::core::schema::{Absent, Constant, DAY_MICROS, Named, default_of, matches, other_names};
 use crate::error::{Error, Result};
 
 /// `batch`, new rows, with the columns of `schema`, matched at every depth by name, or by a name that either of the two knows
@@ -147,6 +147,18 @@ pub fn fit(column: &ArrayRef, to: &DataType, matching: Matching) -> std::result:
             let data = column.as_primitive::<Int64Type>().to_data().into_builder().data_type(to.clone()).build();
             Ok(make_array(data?))
         }
+        (DataType::Date32, DataType::Timestamp(TimeUnit::Microsecond, None)) => {
+            let midnight = |days: i32| i64::from(days).checked_mul(DAY_MICROS).ok_or_else(|| out_of_range(days));
+            Ok(Arc::new(column.as_primitive::<Date32Type>().try_unary::<_, TimestampMicrosecondType, _>(midnight)?))
+        }
+        // Rows for a table whose column is still to become wider.
+        (DataType::Timestamp(TimeUnit::Microsecond, None), DataType::Date32) => {
+            let day = |micros: i64| match i32::try_from(micros / DAY_MICROS) {
+                Ok(days) if micros % DAY_MICROS == 0 => Ok(days),
+                _ => Err(ArrowError::CastError(format!("the timestamp {micros} is no midnight of a date"))),
+            };
+            Ok(Arc::new(column.as_primitive::<TimestampMicrosecondType>().try_unary::<_, Date32Type, _>(day)?))
+        }
         // A value that does not fit is an error, never a null.
         _ => cast_with_options(column, to, &CastOptions { safe: false, ..CastOptions::default() }),
     }
@@ -186,6 +198,10 @@ fn map_entries(from: &StructArray, to: &Field, matching: Matching) -> std::resul
     let columns = from.columns().iter().zip(fields).map(|(column, field)| fit(column, field.data_type(), matching));
     let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
     StructArray::try_new_with_length(fields.clone(), columns, from.nulls().cloned(), from.len())
+}
+
+fn out_of_range(days: i32) -> ArrowError {
+    ArrowError::CastError(format!("the date {days} days from 1970-01-01 is beyond what a timestamp can hold"))
 }
 
 fn unreadable(error: &uuid::Error) -> ArrowError {

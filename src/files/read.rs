@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -13,7 +13,7 @@ use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStream
 use parquet::errors::ParquetError;
 
 use super::store::cause;
-use super::{DeletedPositions, Store, absent};
+use super::{DeletedPositions, Matching, Store, absent, fit};
 use crate::core::schema::{Absent, TableSchema, field_id, to_arrow};
 use crate::table::FileRows;
 use crate::{Error, Result};
@@ -161,7 +161,7 @@ impl Shape {
             }),
             Some(source) if batch.column(*source).data_type() == field.data_type() => Ok(batch.column(*source).clone()),
             // The column was promoted after the file was written (int to long), or is spelled otherwise (UTC).
-            Some(source) => cast(batch.column(*source), field.data_type()).map_err(|e| {
+            Some(source) => fit(batch.column(*source), field.data_type(), Matching::InOrder).map_err(|e| {
                 Error::Decision(format!("{}: column {} does not fit the table: {e}", self.location, field.name()))
             }),
         };

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ::iceberg::spec::{DataFile as Entry, DataFileFormat, Literal, PrimitiveLiteral, Transform};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use async_trait::async_trait;
 use datafusion::scalar::ScalarValue;
 
 use super::scan::{Bucket, ColumnFacts, DataFile, Deletes, Scan};
 use super::schema::query_schema;
 use crate::core::history::SnapshotId;
-use crate::core::schema::TableSchema;
+use crate::core::schema::{DAY_MICROS, TableSchema};
 use crate::files::{DeletedPositions, Naming};
 use crate::table::LakeTable;
 use crate::table::iceberg::{IcebergTable, ScanFile};
@@ -107,6 +107,11 @@ fn scalar(value: &PrimitiveLiteral, kind: &DataType) -> Option<ScalarValue> {
     let plain = match (value, kind) {
         (PrimitiveLiteral::Boolean(v), _) => ScalarValue::Boolean(Some(*v)),
         (PrimitiveLiteral::Int(v), DataType::Date32) => ScalarValue::Date32(Some(*v)),
+        // The bound of a file from before the column was promoted.
+        (PrimitiveLiteral::Int(v), DataType::Timestamp(TimeUnit::Microsecond, zone)) => {
+            let midnight = i64::from(*v).checked_mul(DAY_MICROS)?;
+            return Some(ScalarValue::TimestampMicrosecond(Some(midnight), zone.clone()));
+        }
         (PrimitiveLiteral::Int(v), DataType::Int32 | DataType::Int64) => ScalarValue::Int32(Some(*v)),
         (PrimitiveLiteral::Long(v), _) => ScalarValue::Int64(Some(*v)),
         (PrimitiveLiteral::Float(v), _) => ScalarValue::Float32(Some(v.0)),
@@ -179,15 +184,15 @@ fn time_range(transform: Transform, at: i32, kind: &DataType) -> Option<(ScalarV
             Transform::Day => i64::from(at),
             _ => return i64::from(at).checked_mul(3_600_000_000),
         };
-        days.checked_mul(86_400_000_000)
+        days.checked_mul(DAY_MICROS)
     };
     let (from, to) = (first(at)?, first(at.checked_add(1)?)?);
     match kind {
         DataType::Date32 => {
-            let day = |micros: i64| i32::try_from(micros.div_euclid(86_400_000_000)).ok();
+            let day = |micros: i64| i32::try_from(micros.div_euclid(DAY_MICROS)).ok();
             Some((ScalarValue::Date32(Some(day(from)?)), ScalarValue::Date32(Some(day(to - 1)?))))
         }
-        DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, zone) => Some((
+        DataType::Timestamp(TimeUnit::Microsecond, zone) => Some((
             ScalarValue::TimestampMicrosecond(Some(from), zone.clone()),
             ScalarValue::TimestampMicrosecond(Some(to - 1), zone.clone()),
         )),

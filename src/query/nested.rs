@@ -2,7 +2,8 @@
 //!
 //! DataFusion fits the columns of a file to the table, records within records included, but not records within lists and
 //! maps; and a required field of an optional record keeps its placeholder ('' or 0) where the record is null, which
-//! `record['field']` then shows. Both are put right here, for nested columns only; the rest stays DataFusion's.
+//! `record['field']` then shows. Both are put right here, for nested columns, and dates that became timestamps, which
+//! DataFusion would let overflow; the rest stays DataFusion's.
 
 use std::any::Any;
 use std::fmt::{Display, Formatter};
@@ -44,10 +45,15 @@ struct ColumnAdapter {
 }
 
 impl ColumnAdapter {
-    /// The column, where it is nested and the file has it.
+    /// The column, where the file has it and it is nested or was a date.
     fn nested(&self, column: &Column) -> Option<NestedColumn> {
-        let wanted = self.table.field_with_name(column.name()).ok().filter(|f| f.data_type().is_nested())?;
+        let wanted = self.table.field_with_name(column.name()).ok()?;
         let index = self.file.index_of(column.name()).ok()?;
+        let was_date =
+            *self.file.field(index).data_type() == DataType::Date32 && *wanted.data_type() != DataType::Date32;
+        if !wanted.data_type().is_nested() && !was_date {
+            return None;
+        }
         let name = column.name();
         let column = Arc::new(Column::new(name, index));
         let noted = self.defaults.field_with_name(name).map_or_else(|_| wanted.data_type(), |f| f.data_type()).clone();

@@ -243,3 +243,48 @@ fn engines_read_the_defaults_of_added_columns() {
     let found = typed.stack.trino.query(&format!("SELECT id FROM sqlite.{table} WHERE n = 7 AND o = 'x'"));
     assert_same_rows(&found, &owned(&[&["1"], &["2"], &["4"]]));
 }
+
+#[test]
+fn no_engine_reads_a_date_that_became_a_timestamp_wrong() {
+    if !wanted() {
+        return;
+    }
+    let typed = Typed::new("dates");
+    let (topic, trino) = (&typed.topic, &typed.stack.trino);
+    let schema = |kind: &str| {
+        format!(
+            r#"{{"type":"record","name":"Typed","namespace":"test","fields":[{{"name":"id","type":"long"}},
+                {{"name":"d","type":{{"type":{kind}}}}}]}}"#
+        )
+    };
+    let config = typed.config(&format!("{{catalog: lake, name: types.{topic}, format_version: 3}}"));
+    let (day, noon) = (86_400_000_000, 43_200_000_000);
+    let old = typed.register(&schema(r#""int","logicalType":"date""#));
+    typed.send(old, &[[long(1), long(20_000)].concat(), [long(2), long(-1)].concat()]);
+    catch_up(&config);
+    let new = typed.register(&schema(r#""long","logicalType":"local-timestamp-micros""#));
+    typed.send(new, &[[long(3), long(21_000 * day + noon)].concat()]);
+    typed.send(old, &[[long(4), long(21_001)].concat()]);
+    catch_up(&config);
+
+    let sql = format!("SELECT id, d FROM lake.types.{topic} WHERE d < TIMESTAMP '2027-07-02 00:00:00' ORDER BY id");
+    let output = firn(["sql", "-c", &config.display().to_string(), "--format", "csv", &sql]);
+    let ours = String::from_utf8(output.stdout).unwrap();
+    let expected = "id,d\n1,2024-10-04T00:00:00\n2,1969-12-31T00:00:00\n3,2027-07-01T12:00:00";
+    assert_eq!(ours.trim(), expected, "{}", String::from_utf8_lossy(&output.stderr));
+
+    let table = format!("types.{topic}");
+    assert_same_rows(&typed.trino(&table, "id"), &owned(&[&["1"], &["2"], &["3"], &["4"]]));
+    let newer = format!("SELECT id, d FROM sqlite.{table} WHERE d > TIMESTAMP '2027-01-01 00:00:00'");
+    let rows = [["3", "2027-07-01 12:00:00.000000"], ["4", "2027-07-02 00:00:00.000000"]];
+    assert_same_rows(&trino.query(&newer), &rows.map(|row| row.map(str::to_owned).to_vec()));
+    // With the bounds of old files as dates, these answers were empty: Trino took days for microseconds.
+    for filter in ["d = TIMESTAMP '2024-10-04 00:00:00'", "d < TIMESTAMP '2024-01-01 00:00:00'", "id = 1"] {
+        let failed = trino.try_answer(&format!("SELECT id, d FROM sqlite.{table} WHERE {filter}")).unwrap_err();
+        assert!(failed.contains("Unsupported Trino column type (timestamp(6))"), "{filter}: {failed}");
+    }
+    let catalog = typed.stack.pyiceberg_catalog(Catalog::Sqlite);
+    let read = std::panic::AssertUnwindSafe(|| typed.stack.pyiceberg_rows(&catalog, &table, None));
+    let failed = std::panic::catch_unwind(read);
+    assert!(failed.is_err(), "pyiceberg reads dates as timestamps by now: {failed:?}");
+}

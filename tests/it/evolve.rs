@@ -15,8 +15,8 @@ use serde_json::json;
 
 use crate::run::World;
 
-const ICEBERG: &str = "{catalog: ice, name: market.trades, format_version: 2}";
-const ICEBERG_V3: &str = "{catalog: ice, name: market.trades, format_version: 3}";
+pub const ICEBERG: &str = "{catalog: ice, name: market.trades, format_version: 2}";
+pub const ICEBERG_V3: &str = "{catalog: ice, name: market.trades, format_version: 3}";
 const DELTA: &str = "{catalog: lake, name: market.trades}";
 
 /// A record schema with these fields behind the key.
@@ -66,7 +66,8 @@ pub async fn rows(world: &World, table: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn verdict(world: &World, new: Option<&str>) -> (serde_json::Value, String, Result<()>) {
+/// What the verdict on a schema, or on the newest one, says to programs and to people.
+pub async fn verdict(world: &World, new: Option<&str>) -> (serde_json::Value, String, Result<()>) {
     let file = new.map(|text| {
         let path = world.folder.path().join("new.avsc");
         std::fs::write(&path, text).unwrap();
@@ -224,7 +225,7 @@ async fn a_verdict_says_what_cannot_be_with_path_and_types_and_the_registrys_ans
 }
 
 /// The ids of rows for which this holds.
-async fn ids(world: &World, table: &str, holds: &str) -> Vec<i64> {
+pub async fn ids(world: &World, table: &str, holds: &str) -> Vec<i64> {
     let settings = Settings::load(&world.config()).unwrap();
     let engine = service::open_engine(&settings).await.unwrap();
     let answer = engine.query(&format!("SELECT id FROM {table} WHERE {holds} ORDER BY id")).await.unwrap();

@@ -10,6 +10,7 @@
 
 mod columns;
 mod contract;
+mod dates;
 mod dead_letters;
 mod delta;
 mod deltalake;

@@ -20,6 +20,7 @@ const MILLIS: &str = r#"{"type":"long","logicalType":"timestamp-millis"}"#;
 const MICROS: &str = r#"{"type":"long","logicalType":"timestamp-micros"}"#;
 const NANOS: &str = r#"{"type":"long","logicalType":"timestamp-nanos"}"#;
 const LOCAL_MILLIS: &str = r#"{"type":"long","logicalType":"local-timestamp-millis"}"#;
+const DATE: &str = r#"{"type":"int","logicalType":"date"}"#;
 const TIME_MILLIS: &str = r#"{"type":"int","logicalType":"time-millis"}"#;
 const TIME_MICROS: &str = r#"{"type":"long","logicalType":"time-micros"}"#;
 const DECIMAL: &str = r#"{"type":"bytes","logicalType":"decimal","precision":4,"scale":2}"#;
@@ -68,6 +69,9 @@ fn logical_types_are_scaled_to_the_column() {
         (NANOS, MICROS, long(5), Ok("5000 nsZ")),
         (NANOS, NANOS, long(5), Ok("5 nsZ")),
         (LOCAL_MILLIS, LOCAL_MILLIS, long(5), Ok("5000 us")),
+        (LOCAL_MILLIS, DATE, long(-1), Ok("-86400000000 us")),
+        (LOCAL_MILLIS, DATE, long(106_751_991), Ok("9223372022400000000 us")),
+        (LOCAL_MILLIS, DATE, long(106_751_992), Err("out_of_range")),
         (TIME_MILLIS, TIME_MILLIS, long(day - 1), Ok("86399999000 us")),
         (TIME_MICROS, TIME_MILLIS, long(day), Err("out_of_range")),
         (TIME_MICROS, TIME_MICROS, long(-1), Err("out_of_range")),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Field, TableFormat, TableSchema, Type};
+use super::{DAY_MICROS, Field, TableFormat, TableSchema, Type};
 
 /// A value of a column that is no record, list or map. Floating numbers are kept as their bits, so that values are equal
 /// or not.
@@ -33,6 +33,7 @@ impl Constant {
         match (self, to) {
             (Constant::Int(v), Type::Long) => Constant::Long(v.into()),
             (Constant::Int(v), Type::Double) => Constant::Double(f64::from(v).to_bits()),
+            (Constant::Int(v), Type::Timestamp { .. }) => Constant::Long(i64::from(v).saturating_mul(DAY_MICROS)),
             (Constant::Float(v), Type::Double) => Constant::Double(f64::from(f32::from_bits(v)).to_bits()),
             (same, _) => same,
         }

@@ -198,7 +198,16 @@ impl Growth<'_> {
             grown.aliases.retain(|name| *name != new.name);
             grown.aliases.push(old.name.clone());
         }
-        grown.kind = self.kind(&old.kind, &new.kind, &path);
+        grown.kind = match (&old.partitioned_by, &old.kind, &new.kind) {
+            (Some(transform), Type::Date, Type::Timestamp { utc: false }) => {
+                let why = format!(
+                    "the table is partitioned by {transform} of it, which would be another value for a timestamp"
+                );
+                self.refuse(&path, &old.kind, &new.kind, why);
+                old.kind.clone()
+            }
+            (_, old, new) => self.kind(old, new, &path),
+        };
         if grown.kind != old.kind {
             for default in [&mut grown.initial_default, &mut grown.write_default] {
                 *default = default.take().map(|constant| constant.widened(&grown.kind));

@@ -20,6 +20,9 @@ pub use self::promote::{TableFormat, same_type};
 pub use self::union::{TAG, branches_of, union_of};
 pub use self::verdict::{Verdict, verdict};
 
+/// Microseconds of a day.
+pub const DAY_MICROS: i64 = 86_400_000_000;
+
 /// A column type, as wide as Iceberg and Delta can both say it. Names follow the Iceberg specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Type {
@@ -76,6 +79,8 @@ pub struct Field {
     pub initial_default: Option<Constant>,
     /// What it is in rows whose writer does not give it. Iceberg v3 only; else null.
     pub write_default: Option<Constant>,
+    /// A transform by which the table is or was partitioned, and whose result follows from the type: `identity` or `bucket[16]`.
+    pub partitioned_by: Option<String>,
 }
 
 impl Field {
@@ -91,6 +96,7 @@ impl Field {
             aliases: Vec::new(),
             initial_default: None,
             write_default: None,
+            partitioned_by: None,
         }
     }
 }

@@ -49,8 +49,20 @@ pub fn fit(table: &Type, wanted: &Type, formats: &[TableFormat]) -> Fit {
             Some(format) => Fit::No(format!("only delta allows to widen int to double, and a table here is {format}")),
         },
         (Type::Date, Type::Timestamp { utc: false }) => {
-            Fit::No("engines do not yet read a date in an old file as the timestamp it became".into())
+            match formats.iter().find(|f| **f != TableFormat::IcebergV3) {
+                None => Fit::Widened(wanted.clone()),
+                Some(format) => Fit::No(format!("only iceberg v3 allows to widen date to timestamp, and a table here is {format}")),
+            }
         }
+        (Type::Date, Type::Timestamp { utc: true } | Type::TimestampNanos { utc: true }) => Fit::No(
+            "a date has no time zone, so it is no instant; a timestamp without a zone (local-timestamp-micros) could follow, on \
+             iceberg v3"
+                .into(),
+        ),
+        (Type::Date, Type::TimestampNanos { utc: false }) => Fit::No(
+            "dates before 1677 or after 2262 could not be read any more; local-timestamp-micros could follow, on iceberg v3"
+                .into(),
+        ),
         (Type::Timestamp { utc: a }, Type::TimestampNanos { utc: b }) if a == b => {
             Fit::No("the column keeps microseconds, and nanoseconds would be cut off".into())
         }
@@ -66,8 +78,8 @@ fn no_promotion(formats: &[TableFormat]) -> String {
     }
 }
 
-/// Whether a column holds all values of another type as they are, by Avro's own rules for reading: an integer as a
-/// floating number, bytes as text. The decoder reads exactly these.
+/// Whether a column holds all values of another type as they are: by Avro's own rules for reading (an integer as a
+/// floating number, bytes as text), and a date as its midnight. The decoder reads exactly these.
 fn holds(table: &Type, wanted: &Type) -> bool {
     match (table, wanted) {
         (Type::Long | Type::Float | Type::Double, Type::Int)
@@ -76,6 +88,8 @@ fn holds(table: &Type, wanted: &Type) -> bool {
         | (Type::String, Type::Binary | Type::Uuid)
         | (Type::Binary, Type::String) => true,
         (Type::TimestampNanos { utc: a }, Type::Timestamp { utc: b }) => a == b,
+        // At midnight. Events of the schema before go on while the column is already wider.
+        (Type::Timestamp { utc: false }, Type::Date) => true,
         (Type::Decimal { precision: p, scale: s }, Type::Decimal { precision: q, scale: t }) => q <= p && s == t,
         (a, b) => a == b,
     }

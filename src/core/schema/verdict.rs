@@ -1,5 +1,6 @@
 //! What a change of a table's columns means for the rows that are there and for those who read them.
 
+use super::Type;
 use super::evolve::Difference;
 
 /// What a difference means, in words for a schema's owner.
@@ -27,6 +28,11 @@ pub fn verdict(difference: &Difference) -> Verdict {
             "add_column",
             "right: rows written before read as null, whatever default the schema has",
             "right: queries that do not name the column see no change, and events of older schemas leave it null",
+        ),
+        Difference::Widen { from: Type::Date, to: Type::Timestamp { .. }, .. } => say(
+            "widen",
+            "kept: firn reads the dates of files written before as their midnight; Trino 483 and pyiceberg 0.12 cannot yet",
+            "Trino 483 and pyiceberg 0.12 fail where they read this column from files written before; queries without it go on",
         ),
         Difference::Widen { .. } => say(
             "widen",

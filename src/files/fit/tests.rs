@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use arrow::array::{Int32Array, Int64Array, StringArray};
+use arrow::array::{Date32Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{FieldRef, Schema};
 
@@ -167,4 +167,21 @@ fn what_is_absent_is_its_default_at_every_depth_and_null_where_its_record_is() {
     let batch = RecordBatch::try_from_iter([("a", a)]).unwrap();
     let written = conform(&batch, &schema).unwrap();
     assert_eq!(written.column(1).as_fixed_size_binary().value(1), [0, 1]);
+}
+
+#[test]
+fn dates_are_read_as_midnights_and_only_midnights_are_dates_again() {
+    let dates = |days: &[Option<i32>]| -> ArrayRef { Arc::new(Date32Array::from(days.to_vec())) };
+    let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let days = [Some(0), Some(-1), Some(-719_162), Some(2_932_896), Some(106_751_991), None];
+    let found = fit(&dates(&days), &timestamp, Matching::InOrder).unwrap();
+    let micros: Vec<_> = found.as_primitive::<TimestampMicrosecondType>().iter().collect();
+    assert_eq!(micros, days.map(|day| day.map(|day| i64::from(day) * 86_400_000_000)));
+    assert_eq!(&fit(&found, &DataType::Date32, Matching::InOrder).unwrap(), &dates(&days));
+    let beyond = fit(&dates(&[Some(106_751_992)]), &timestamp, Matching::InOrder).unwrap_err().to_string();
+    assert!(beyond.contains("106751992 days from 1970-01-01 is beyond"), "{beyond}");
+    for micros in [1, -1, i64::MAX] {
+        let later: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![micros]));
+        assert!(fit(&later, &DataType::Date32, Matching::InOrder).is_err());
+    }
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use iceberg::spec::{
-    DataFile, DataFileBuilder, FormatVersion, ManifestContentType, ManifestFile, ManifestList, ManifestStatus,
+    DataFile, DataFileBuilder, Datum, FormatVersion, ManifestContentType, ManifestFile, ManifestList, ManifestStatus,
     ManifestWriter, ManifestWriterBuilder, SnapshotRef, TableMetadata,
 };
 
+use super::promoted::Promoted;
 use crate::error::{Error, Result};
 use crate::files::{Store, from_iceberg};
 
@@ -21,6 +22,9 @@ pub(super) struct Entry {
     pub sequence: i64,
     pub file_sequence: i64,
 }
+
+/// The least or the greatest value of columns, by their ids.
+pub(super) type Bounds = HashMap<i32, Datum>;
 
 /// Live entries of one manifest.
 pub(super) type Entries = Arc<Vec<Arc<Entry>>>;
@@ -114,6 +118,17 @@ async fn read(store: &Store, manifest: &ManifestFile) -> Result<Vec<Arc<Entry>>>
 /// The same file with its partition spec and its first row id in it: the manifest knows the one, the manifest list the
 /// other, and a file that moves to another manifest must take both along.
 pub(super) fn rebuild(file: &DataFile, spec: i32, first_row_id: Option<i64>) -> Result<DataFile> {
+    let (lower, upper) = (file.lower_bounds().clone(), file.upper_bounds().clone());
+    rebuild_with(file, spec, first_row_id, (lower, upper))
+}
+
+/// As [`rebuild`], with other bounds.
+pub(super) fn rebuild_with(
+    file: &DataFile,
+    spec: i32,
+    first_row_id: Option<i64>,
+    (lower, upper): (Bounds, Bounds),
+) -> Result<DataFile> {
     let mut builder = DataFileBuilder::default();
     builder
         .content(file.content_type())
@@ -126,8 +141,8 @@ pub(super) fn rebuild(file: &DataFile, spec: i32, first_row_id: Option<i64>) -> 
         .value_counts(file.value_counts().clone())
         .null_value_counts(file.null_value_counts().clone())
         .nan_value_counts(file.nan_value_counts().clone())
-        .lower_bounds(file.lower_bounds().clone())
-        .upper_bounds(file.upper_bounds().clone())
+        .lower_bounds(lower)
+        .upper_bounds(upper)
         .key_metadata(file.key_metadata().map(<[u8]>::to_vec))
         .split_offsets(file.split_offsets().map(<[i64]>::to_vec))
         .equality_ids(file.equality_ids())
@@ -165,6 +180,7 @@ pub(super) fn has_live_entries(manifest: &ManifestFile) -> bool {
 pub(super) struct Writer<'a> {
     pub store: &'a Store,
     pub metadata: &'a TableMetadata,
+    pub promoted: &'a Promoted,
     pub folder: &'a str,
     /// In every file name.
     pub attempt: &'a str,
@@ -218,11 +234,13 @@ impl Writer<'_> {
         let failed = |e: iceberg::Error| from_iceberg("cannot write a manifest", &e);
         let mut writer = self.open(kind, spec)?;
         for entry in &content.removed {
+            let entry = self.promoted.entry(entry)?;
             let removed = writer.add_delete_file(entry.file.clone(), entry.sequence, Some(entry.file_sequence));
             removed.map_err(failed)?;
         }
         let mut live = Vec::with_capacity(content.kept.len() + content.added.len());
-        for entry in content.kept {
+        for entry in &content.kept {
+            let entry = self.promoted.entry(entry)?;
             let (snapshot, sequence) = (entry.snapshot, entry.sequence);
             let kept = writer.add_existing_file(entry.file.clone(), snapshot, sequence, Some(entry.file_sequence));
             kept.map_err(failed)?;

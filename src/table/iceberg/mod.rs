@@ -10,6 +10,7 @@ mod diff;
 mod history;
 mod live;
 mod manifests;
+mod promoted;
 mod scan;
 mod schema;
 mod snapshot;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use iceberg::spec::{
     ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral, PrimitiveType, Schema, StructType,
-    TableMetadata, Type as IcebergType,
+    TableMetadata, Transform, Type as IcebergType,
 };
 
 use crate::core::schema::{Constant, Field, SchemaChange, TableSchema, Type};
@@ -137,6 +137,7 @@ fn from_iceberg_field(field: &NestedField) -> Result<Field> {
         aliases: Vec::new(),
         initial_default: field.initial_default.as_ref().and_then(from_literal),
         write_default: field.write_default.as_ref().and_then(from_literal),
+        partitioned_by: None,
     })
 }
 
@@ -193,7 +194,20 @@ pub fn current_schema(metadata: &TableMetadata) -> Result<TableSchema> {
         note_names(older.as_struct(), &mut former);
     }
     remember(&mut schema.fields, &former);
+    let specs = metadata.partition_specs_iter().flat_map(|spec| spec.fields());
+    // Those of older files too: a manifest is read with the spec that it was written with.
+    let of_the_type = specs.filter(|of| matches!(of.transform, Transform::Identity | Transform::Bucket(_)));
+    note_partitions(&mut schema.fields, &of_the_type.map(|of| (of.source_id, of.transform.to_string())).collect());
     Ok(schema)
+}
+
+fn note_partitions(fields: &mut [Field], by_source: &BTreeMap<i32, String>) {
+    for field in fields {
+        field.partitioned_by = by_source.get(&field.id).cloned();
+        if let Type::Struct(below) = &mut field.kind {
+            note_partitions(below, by_source);
+        }
+    }
 }
 
 /// The metadata with the columns that the table has after `change`.

@@ -13,6 +13,7 @@ use super::deletes::{DeletePlan, Positions};
 use super::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, SCHEMAS, VERSION};
 use super::live::{DeleteId, DeleteRef, Live, delete_id};
 use super::manifests::{Content, Entries, Entry, ManifestCache, MergePolicy, Writer, rebuild};
+use super::promoted::Promoted;
 use super::summary::Counts;
 use crate::core::history::Anchor;
 use crate::error::{Error, Result};
@@ -60,8 +61,10 @@ pub(super) async fn produce(base: &Base<'_>, change: &Change, plan: DeletePlan) 
     // The same attempt may be made again after a failure in between, and file names are never used twice.
     let attempt = format!("{}-{:08x}", change.attempt, rand::random::<u32>());
     let folder = metadata_folder(metadata);
+    let promoted = Promoted::of(metadata);
+    let (store, promoted) = (base.store, &promoted);
     let mut writer =
-        Writer { store: base.store, metadata, folder: &folder, attempt: &attempt, snapshot, sequence, count: 0 };
+        Writer { store, metadata, promoted, folder: &folder, attempt: &attempt, snapshot, sequence, count: 0 };
 
     let mut counts = Counts::default();
     let data = change.files.iter().map(to_data_file).collect::<Result<Vec<_>>>()?;
@@ -80,6 +83,10 @@ pub(super) async fn produce(base: &Base<'_>, change: &Change, plan: DeletePlan) 
     let touched: HashSet<&str> = plan.removed.iter().map(|d| &*d.manifest).collect();
     let untouched: Vec<ManifestFile> =
         base.live.manifests.iter().filter(|m| !touched.contains(m.manifest_path.as_str())).cloned().collect();
+    let untouched = match change.schema_change {
+        Some(_) => promote(base, &mut writer, untouched, &mut written).await?,
+        None => untouched,
+    };
     let untouched = merge(base, &mut writer, untouched, &mut written).await?;
 
     let mut list: Vec<ManifestFile> = written.iter().map(|(m, _)| m.clone()).chain(untouched).collect();
@@ -227,6 +234,29 @@ fn split(content: Content, limit: usize) -> Vec<Content> {
     }
     split.retain(|part| !part.is_empty());
     split
+}
+
+/// Writes manifests again that have bounds of a column which the change promotes; they go to `written`, the others come back.
+async fn promote(
+    base: &Base<'_>,
+    writer: &mut Writer<'_>,
+    manifests: Vec<ManifestFile>,
+    written: &mut Written,
+) -> Result<Vec<ManifestFile>> {
+    if writer.promoted.is_empty() {
+        return Ok(manifests);
+    }
+    let mut others = Vec::with_capacity(manifests.len());
+    for manifest in manifests {
+        let entries = base.cache.entries(base.store, &manifest).await?;
+        if !entries.iter().any(|entry| writer.promoted.has_dates(entry)) {
+            others.push(manifest);
+            continue;
+        }
+        let content = Content { kept: entries.to_vec(), ..Content::default() };
+        written.push(writer.write(manifest.content, manifest.partition_spec_id, content).await?);
+    }
+    Ok(others)
 }
 
 /// Merges small manifests; what was merged goes to `written`, the others come back.

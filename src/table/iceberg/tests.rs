@@ -15,6 +15,7 @@ use parquet::arrow::ArrowWriter;
 use roaring::RoaringBitmap;
 
 use super::manifests::{Content, Writer};
+use super::promoted::Promoted;
 use super::snapshot::{Base, write_list};
 use super::*;
 use crate::core::offsets::Vector;
@@ -88,7 +89,9 @@ async fn foreign_deletes(table: &IcebergTable, deletes: Vec<DataFile>) -> Outcom
     let folder = format!("{}/metadata", metadata.location());
     let attempt = format!("foreign{sequence}");
     let store = table.store();
-    let mut writer = Writer { store, metadata, folder: &folder, attempt: &attempt, snapshot, sequence, count: 0 };
+    let promoted = &Promoted::of(metadata);
+    let mut writer =
+        Writer { store, metadata, promoted, folder: &folder, attempt: &attempt, snapshot, sequence, count: 0 };
     let content = Content { added: deletes, ..Content::default() };
     let (manifest, _) = writer.write(ManifestContentType::Deletes, 0, content).await.unwrap();
     let mut list = live.manifests.clone();

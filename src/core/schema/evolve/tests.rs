@@ -76,6 +76,30 @@ fn types_widen_where_every_format_of_the_pipeline_allows_it() {
 }
 
 #[test]
+fn a_date_becomes_a_timestamp_where_all_tables_are_iceberg_v3_and_no_partition_follows_from_it() {
+    let (date, timestamp) = (Type::Date, Type::Timestamp { utc: false });
+    let said = "widens column x from date to timestamp";
+    assert_eq!(one(date.clone(), timestamp.clone(), V3), said);
+    assert_eq!(one(list(date.clone()), list(timestamp.clone()), V3), said.replace("column x", "column x.element"));
+    for (formats, named) in [(V2, "a table here is iceberg v2"), (DELTA, "is delta"), (BOTH, "is delta")] {
+        let found = one(date.clone(), timestamp.clone(), formats);
+        assert!(found.contains("only iceberg v3") && found.contains(named), "{found}");
+    }
+    let partitioned = |by: Option<&str>| {
+        let column = Field { partitioned_by: by.map(str::to_owned), ..optional("x", date.clone()) };
+        changes(vec![column], vec![optional("x", timestamp.clone())], V3)
+    };
+    assert_eq!(partitioned(None), [said]);
+    let found = partitioned(Some("bucket[16]"));
+    assert!(found[0].contains("cannot become timestamp: the table is partitioned by bucket[16] of it"), "{found:?}");
+    let given = Field { write_default: Some(Constant::Int(-1)), ..optional("x", date) };
+    let given = Field { initial_default: Some(Constant::Int(1)), ..given };
+    let grown = evolve(&schema(vec![given]), &schema(vec![optional("x", timestamp)]), V3, 9).schema;
+    let defaults = [&grown.fields[0].initial_default, &grown.fields[0].write_default];
+    assert_eq!(defaults, [&Some(Constant::Long(86_400_000_000)), &Some(Constant::Long(-86_400_000_000))]);
+}
+
+#[test]
 fn what_cannot_be_done_says_the_path_and_both_types() {
     let refused = [
         (Type::Int, Type::Float),
@@ -85,7 +109,9 @@ fn what_cannot_be_done_says_the_path_and_both_types() {
         (Type::String, Type::Long),
         (decimal(10, 2), decimal(10, 3)),
         (decimal(10, 2), decimal(12, 3)),
-        (Type::Date, Type::Timestamp { utc: false }),
+        (Type::Date, Type::Timestamp { utc: true }),
+        (Type::Date, Type::TimestampNanos { utc: false }),
+        (Type::Timestamp { utc: true }, Type::Date),
         (Type::Timestamp { utc: true }, Type::Timestamp { utc: false }),
         (Type::Timestamp { utc: true }, Type::TimestampNanos { utc: true }),
         (Type::Long, Type::Timestamp { utc: true }),
