@@ -39,6 +39,9 @@ fn numbers() -> Vec<Cell> {
     let floats = [f32::NAN, -0.0, 0.0, f32::MIN, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY];
     let doubles = [f64::NAN, -0.0, 0.0, f64::MIN, f64::MAX, f64::MIN_POSITIVE, f64::INFINITY, f64::NEG_INFINITY];
     let most = 10i128.pow(38) - 1;
+    let subnormal = |negative: bool| if negative { -f64::from_bits(1) } else { f64::from_bits(1) };
+    let floats = [&floats[..], &[f32::from_bits(1), -f32::from_bits(1), f32::from_bits(0xffc0_0001)]].concat();
+    let doubles = [&doubles[..], &[subnormal(false), subnormal(true), f64::from_bits(0xfff8_0000_0000_0001)]].concat();
     vec![
         ("boolean", r#""boolean""#, vec![vec![0], vec![1]]),
         ("int", r#""int""#, longs(&[0, -1, i32::MAX.into(), i32::MIN.into()])),
@@ -49,6 +52,21 @@ fn numbers() -> Vec<Cell> {
             "decimal_38_10",
             r#"{"type":"bytes","logicalType":"decimal","precision":38,"scale":10}"#,
             decimals(&[0, -1, 1, most, -most]),
+        ),
+        (
+            "decimal_1",
+            r#"{"type":"bytes","logicalType":"decimal","precision":1}"#,
+            vec![bytes(&[0]), bytes(&[9]), bytes(&[0xf7])],
+        ),
+        (
+            "decimal_38_38",
+            r#"{"type":"fixed","name":"D16","size":16,"logicalType":"decimal","precision":38,"scale":38}"#,
+            [0, -1, most, -most].iter().map(|n: &i128| n.to_be_bytes().to_vec()).collect(),
+        ),
+        (
+            "decimal_padded",
+            r#"{"type":"fixed","name":"D20","size":20,"logicalType":"decimal","precision":5,"scale":2}"#,
+            vec![[vec![0; 17], vec![1, 0x86, 0x9f]].concat(), [vec![0xff; 17], vec![0xfe, 0x79, 0x61]].concat()],
         ),
         (
             "decimal_18",
@@ -68,8 +86,13 @@ fn texts_and_bytes() -> Vec<Cell> {
     let zero = "00000000-0000-0000-0000-000000000000";
     vec![
         ("bytes", r#""bytes""#, vec![bytes(b""), bytes(&[0, 0xff]), bytes(&[7; 20])]),
-        ("string", r#""string""#, texts(&["", "plain", "\u{1F984} four bytes", "e\u{301}", "a,\"b\"\n|", "null"])),
+        (
+            "string",
+            r#""string""#,
+            texts(&["", "plain", "\u{1F984} four bytes", "e\u{301}", "a,\"b\"\n|", "null", "\0", "\u{10FFFF}\u{FEFF}"]),
+        ),
         ("fixed", r#"{"type":"fixed","name":"F4","size":4}"#, vec![vec![0; 4], vec![0xff; 4], b"abcd".to_vec()]),
+        ("fixed_1", r#"{"type":"fixed","name":"F1","size":1}"#, vec![vec![0], vec![0xff]]),
         ("enum", r#"{"type":"enum","name":"E","symbols":["A","B_2","null"]}"#, longs(&[0, 1, 2])),
         ("uuid", r#"{"type":"string","logicalType":"uuid"}"#, texts(&[uuid, zero, &uuid.to_uppercase()])),
         (
@@ -82,10 +105,14 @@ fn texts_and_bytes() -> Vec<Cell> {
 
 fn times() -> Vec<Cell> {
     let day = 86_400_000;
-    let millis = [0, -1, 1, YEAR_1, -1_000 * 365 * day, YEAR_10000 - 1];
-    let micros = [0, -1, 1, YEAR_1 * 1000, YEAR_10000 * 1000 - 1];
+    let millis = [0, -1, 1, YEAR_1, -1_000 * 365 * day, YEAR_10000 - 1, YEAR_10000];
+    let micros = [0, -1, 1, YEAR_1 * 1000, -1_000_000 * 365 * day, YEAR_10000 * 1000 - 1, YEAR_10000 * 1000];
     vec![
-        ("date", r#"{"type":"int","logicalType":"date"}"#, longs(&[0, -1, YEAR_1 / day, YEAR_10000 / day - 1])),
+        (
+            "date",
+            r#"{"type":"int","logicalType":"date"}"#,
+            longs(&[0, -1, YEAR_1 / day, YEAR_10000 / day - 1, YEAR_10000 / day, -1_000 * 365]),
+        ),
         ("time_millis", r#"{"type":"int","logicalType":"time-millis"}"#, longs(&[0, 1, day - 1])),
         ("time_micros", r#"{"type":"long","logicalType":"time-micros"}"#, longs(&[0, 1, day * 1000 - 1])),
         ("timestamp_millis", r#"{"type":"long","logicalType":"timestamp-millis"}"#, longs(&millis)),
@@ -127,11 +154,51 @@ fn nested() -> Vec<Cell> {
             vec![list(&[]), list(&[entry("", long(1)), entry("\u{1F984}", long(-1))])],
         ),
         (
+            "array_of_records",
+            r#"{"type":"array","items":["null","N"]}"#,
+            vec![list(&[]), list(&[long(0), [long(1), long(7), some("\u{1F984}")].concat()])],
+        ),
+        (
+            "map_of_maps",
+            r#"{"type":"map","values":{"type":"map","values":["null","double"]}}"#,
+            vec![list(&[]), list(&[entry("a", list(&[entry("b", long(0))])), entry("c", list(&[]))])],
+        ),
+        (
             "array_of_arrays",
             r#"{"type":"array","items":{"type":"array","items":"int"}}"#,
             vec![list(&[]), list(&[list(&[]), list(&[long(1), long(2)])])],
         ),
     ]
+}
+
+/// Each of these types once as an optional one, once as the items of an array, and once as the values of a map: null and the
+/// first value, and all values at once.
+fn inside(cells: &[Cell]) -> Vec<Cell> {
+    let inside = |(name, kind, values): &Cell| {
+        // A named type is defined once.
+        let named = kind.split_once(r#""name":""#).and_then(|(_, rest)| rest.split_once('"'));
+        let kind = named.map_or_else(|| (*kind).to_owned(), |(name, _)| format!(r#""{name}""#));
+        let all = |before: &dyn Fn(usize) -> Vec<u8>| {
+            let items = values.iter().enumerate().map(|(n, value)| [before(n), value.clone()].concat());
+            [long(values.len() as i64), items.collect::<Vec<_>>().concat(), long(0)].concat()
+        };
+        let key = |n: usize| bytes(format!("k{n}").as_bytes());
+        [
+            (
+                format!("optional_{name}"),
+                format!(r#"["null",{kind}]"#),
+                vec![long(0), [long(1), values[0].clone()].concat()],
+            ),
+            (
+                format!("array_of_{name}"),
+                format!(r#"{{"type":"array","items":{kind}}}"#),
+                vec![long(0), all(&|_| vec![])],
+            ),
+            (format!("map_of_{name}"), format!(r#"{{"type":"map","values":{kind}}}"#), vec![long(0), all(&key)]),
+        ]
+        .map(|(name, kind, values)| (leaked(name), leaked(kind), values))
+    };
+    cells.iter().flat_map(inside).collect()
 }
 
 fn unions() -> Vec<Cell> {
@@ -268,21 +335,25 @@ async fn check(table: &str, name: &str, file: &str, cells: &[Cell]) {
 }
 
 fn of_every_format() -> Vec<Cell> {
-    [numbers(), texts_and_bytes(), times(), nested(), unions(), recursive()].concat()
+    let plain = [numbers(), texts_and_bytes(), times()].concat();
+    [plain.clone(), inside(&plain), nested(), unions(), recursive()].concat()
 }
 
+/// D7, D8
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_in_iceberg_v2() {
     let table = "{catalog: ice, name: n.t, format_version: 2}";
     check(table, "ice.n.t", "iceberg-v2", &of_every_format()).await;
 }
 
+/// D7, D8
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_in_iceberg_v3() {
     let table = "{catalog: ice, name: n.t, format_version: 3}";
-    check(table, "ice.n.t", "iceberg-v3", &[of_every_format(), nanos()].concat()).await;
+    check(table, "ice.n.t", "iceberg-v3", &[of_every_format(), nanos(), inside(&nanos())].concat()).await;
 }
 
+/// D7, D8
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_in_delta() {
     check("{catalog: lake, name: n.t}", "lake.n.t", "delta", &of_every_format()).await;
