@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int32Array, Int64Array, NullBufferBuilder, StringArray, StructArray, TimestampMicrosecondArray,
+    ArrayRef, Int32Array, Int64Array, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray,
 };
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
@@ -17,8 +16,8 @@ use crate::core::schema::Type;
 pub struct Lineage {
     runs: Vec<Run>,
     offsets: Vec<i64>,
-    micros: Vec<i64>,
-    nulls: Option<NullBufferBuilder>,
+    /// Kafka's timestamps as they came.
+    millis: Vec<i64>,
 }
 
 #[derive(Debug)]
@@ -49,14 +48,7 @@ impl Lineage {
             Some(run) if run.partition == event.partition && same(&run.topic, event.topic) => run.rows += 1,
             _ => self.runs.push(Run { topic: event.topic.clone(), partition: event.partition, rows: 1 }),
         }
-        // Kafka says −1 where it does not know, and nothing keeps a producer from a time beyond all calendars.
-        let micros = if event.timestamp_ms < 0 { None } else { event.timestamp_ms.checked_mul(1000) };
-        let row = self.offsets.len();
-        match micros {
-            Some(_) => self.nulls.iter_mut().for_each(NullBufferBuilder::append_non_null),
-            None => self.nulls.get_or_insert_with(|| NullBufferBuilder::new_with_len(row)).append_null(),
-        }
-        self.micros.push(micros.unwrap_or_default());
+        self.millis.push(event.timestamp_ms);
         self.offsets.push(event.offset);
     }
 
@@ -69,14 +61,13 @@ impl Lineage {
         let runs = std::mem::take(&mut self.runs);
         let mut partitions = Vec::with_capacity(rows);
         runs.iter().for_each(|run| partitions.resize(partitions.len() + run.rows, run.partition));
-        let nulls = self.nulls.take().and_then(|mut nulls| nulls.finish());
-        let micros = std::mem::replace(&mut self.micros, Vec::with_capacity(rows));
+        let millis = std::mem::replace(&mut self.millis, Vec::with_capacity(rows));
         let offsets = std::mem::replace(&mut self.offsets, Vec::with_capacity(rows));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(topics(&runs, rows)?),
             Arc::new(Int32Array::from(partitions)),
             Arc::new(Int64Array::from(offsets)),
-            Arc::new(TimestampMicrosecondArray::new(micros.into(), nulls).with_timezone("+00:00")),
+            Arc::new(timestamps(millis).with_timezone("+00:00")),
         ];
         Ok(Arc::new(StructArray::try_new(fields.clone(), columns, None)?))
     }
@@ -93,15 +84,34 @@ fn same(a: &Arc<str>, b: &Arc<str>) -> bool {
     Arc::ptr_eq(a, b) || a == b
 }
 
-fn topics(runs: &[Run], rows: usize) -> Result<StringArray, ArrowError> {
-    let mut text = String::with_capacity(runs.iter().map(|run| run.rows * run.topic.len()).sum());
-    let mut ends = Vec::with_capacity(rows + 1);
-    ends.push(0i32);
-    for run in runs {
-        for _ in 0..run.rows {
-            text.push_str(&run.topic);
-            ends.push(i32::try_from(text.len()).map_err(|_| ArrowError::OffsetOverflowError(text.len()))?);
-        }
+/// Kafka says −1 where it does not know, and nothing keeps a producer from a time beyond all calendars: these become null.
+fn timestamps(mut millis: Vec<i64>) -> TimestampMicrosecondArray {
+    let known = 0..=i64::MAX / 1000;
+    if millis.iter().all(|millis| known.contains(millis)) {
+        millis.iter_mut().for_each(|millis| *millis *= 1000);
+        return TimestampMicrosecondArray::from(millis);
     }
-    StringArray::try_new(OffsetBuffer::new(ScalarBuffer::from(ends)), text.into_bytes().into(), None)
+    millis.into_iter().map(|millis| known.contains(&millis).then(|| millis * 1000)).collect()
+}
+
+fn topics(runs: &[Run], rows: usize) -> Result<StringArray, ArrowError> {
+    // Repeating one text checks it once.
+    if let [first, more @ ..] = runs
+        && more.iter().all(|run| same(&run.topic, &first.topic))
+    {
+        check_fits(rows.saturating_mul(first.topic.len()))?;
+        return Ok(StringArray::new_repeated(&first.topic, rows));
+    }
+    let bytes = runs.iter().map(|run| run.rows * run.topic.len()).sum();
+    check_fits(bytes)?;
+    let mut topics = StringBuilder::with_capacity(rows, bytes);
+    for run in runs {
+        (0..run.rows).for_each(|_| topics.append_value(&run.topic));
+    }
+    Ok(topics.finish())
+}
+
+/// Whether 32-bit offsets can name as many bytes.
+fn check_fits(bytes: usize) -> Result<(), ArrowError> {
+    i32::try_from(bytes).map(drop).map_err(|_| ArrowError::OffsetOverflowError(bytes))
 }
