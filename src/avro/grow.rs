@@ -125,7 +125,7 @@ impl Decoder {
         }
         if self.values.is_full(schema.types()) {
             // All of them are asked for again.
-            (self.values, self.wanted) = (Plans::new(), Vec::new());
+            (self.values, self.wanted) = (Plans::default(), Vec::new());
         }
         let known = self.wanted.iter().position(|known| known == wanted);
         let place = known.unwrap_or(self.wanted.len());

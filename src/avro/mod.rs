@@ -38,6 +38,7 @@ mod tests;
 pub use self::bad::{BadRecord, Half, Reason};
 pub use self::decoder::{Decoded, Decoder, EncodeKeys, Pushed};
 pub use self::grow::grown_columns;
+pub use self::plans::Plans;
 pub use self::schema::table_schema;
 pub use self::shape::{DeleteBy, EventShape, Mode, Nanoseconds, RecordKey, RecursiveTypes, Types};
 pub use self::value_schema::{Form, SchemaKind, SchemaText, ValueSchema};

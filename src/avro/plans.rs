@@ -120,29 +120,35 @@ fn struct_plan(
     Ok(TypePlan { plan, shared })
 }
 
-/// Plans by schema id; events of one schema come in runs.
+/// How many ids are found without hashing: a topic rarely has more schemas in use.
+const RECENT: usize = 8;
+
+/// Plans by schema id.
 #[derive(Debug)]
 pub struct Plans<P> {
     by_id: HashMap<u32, usize>,
     plans: Vec<P>,
-    last: Option<(u32, usize)>,
+    /// Ids found last and where their plans are, each at its remainder.
+    recent: [Option<(u32, usize)>; RECENT],
     types: usize,
 }
 
-impl<P> Plans<P> {
-    /// No plans.
-    pub fn new() -> Self {
-        Plans { by_id: HashMap::new(), plans: Vec::new(), last: None, types: 0 }
+impl<P> Default for Plans<P> {
+    fn default() -> Self {
+        Plans { by_id: HashMap::new(), plans: Vec::new(), recent: [None; RECENT], types: 0 }
     }
+}
 
+impl<P> Plans<P> {
     /// The plan of the schema that an event names.
     #[inline]
     pub fn find(&mut self, id: u32) -> Option<&P> {
-        let at = match self.last {
-            Some((last, at)) if last == id => at,
+        let recent = &mut self.recent[id as usize % RECENT];
+        let at = match *recent {
+            Some((known, at)) if known == id => at,
             _ => {
                 let at = *self.by_id.get(&id)?;
-                self.last = Some((id, at));
+                *recent = Some((id, at));
                 at
             }
         };
@@ -157,10 +163,10 @@ impl<P> Plans<P> {
     /// Adds the plan of a schema id, for a schema of this many types.
     pub fn insert(&mut self, id: u32, plan: P, types: usize) {
         if self.is_full(types) {
-            *self = Plans::new();
+            *self = Plans::default();
         }
         self.types += types;
-        self.last = None;
+        self.recent = [None; RECENT];
         self.by_id.insert(id, self.plans.len());
         self.plans.push(plan);
     }
@@ -183,7 +189,7 @@ mod tests {
     /// INV-18
     #[test]
     fn plans_are_bounded_in_number_and_in_types() {
-        let mut plans = Plans::new();
+        let mut plans = Plans::default();
         for id in 0..200 {
             plans.insert(id, id, 10_000);
             assert_eq!(plans.find(id), Some(&id));

@@ -150,7 +150,7 @@ impl Form {
     pub fn split<'b>(&self, body: &'b [u8], branches: usize) -> Result<(usize, &'b [u8]), Reason> {
         let mut cursor = Cursor::new(body);
         let number = match self {
-            Form::Single => 0,
+            Form::Single => return Ok((0, body)),
             Form::Union => cursor.index(branches, Reason::UnionBranch)?,
             Form::Messages(places) => *places.get(&place(&mut cursor)?).ok_or(Reason::UnionBranch)?,
         };

@@ -2,18 +2,14 @@
 //!
 //! Every lane hears of every position, so that V of each table passes the events that are not its own.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
 use crate::Result;
-use crate::avro::{BadRecord, Decoder, Event, Form, Half, Pushed, Types, ValueSchema, schema_id};
+use crate::avro::{BadRecord, Decoder, Event, Form, Half, Plans, Pushed, Types, ValueSchema, schema_id};
 use crate::core::change::{Asks, Chunk, Run};
 use crate::core::schema::{TableFormat, TableSchema};
-
-/// How many schemas are known at a time; beyond, all are forgotten and asked for again.
-const SCHEMAS_MAX: usize = 4096;
 
 /// The table that each lane would make of a schema; none where it takes none of its types.
 pub(super) type Wanted = Vec<Option<Arc<TableSchema>>>;
@@ -31,7 +27,7 @@ pub(super) enum Put {
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
     /// By schema id; none where the one lane takes whatever comes.
-    routes: Option<HashMap<u32, Route>>,
+    routes: Option<Plans<Route>>,
     /// The lanes that took the last event.
     took: Vec<usize>,
 }
@@ -65,14 +61,14 @@ impl Lanes {
         };
         let lanes: Vec<Lane> = decoders.into_iter().map(lane).collect();
         let routed = lanes.iter().any(|lane| lane.types != Types::Any);
-        Lanes { took: Vec::with_capacity(lanes.len()), lanes, routes: routed.then(HashMap::new) }
+        Lanes { took: Vec::with_capacity(lanes.len()), lanes, routes: routed.then(Plans::default) }
     }
 
     /// Appends an event to the lane of its record type. A tombstone has no type: it goes to every lane whose key it has.
     #[inline]
     pub(super) fn push(&mut self, event: &Event<'_>) -> Put {
         self.took.clear();
-        let lane = match (&self.routes, event.value) {
+        let lane = match (&mut self.routes, event.value) {
             (None, _) => 0,
             (Some(_), None) => return Put::Pushed(self.push_tombstone(event)),
             (Some(routes), Some(value)) => match find(routes, value) {
@@ -179,12 +175,9 @@ impl Lanes {
 
     fn route(&mut self, id: u32, schema: &ValueSchema) {
         let Some(routes) = &mut self.routes else { return };
-        if routes.len() >= SCHEMAS_MAX {
-            routes.clear();
-        }
         let lane = |name: &Arc<str>| self.lanes.iter().position(|lane| lane.types.take(name));
         let to = schema.names().map(|name| (name.clone(), lane(name))).collect();
-        routes.insert(id, Route { form: schema.form(), to });
+        routes.insert(id, Route { form: schema.form(), to }, schema.names().len());
     }
 
     /// Takes in the schema of record keys. With several lanes it need not be that of all of them: what a lane cannot read
@@ -209,10 +202,10 @@ impl Lanes {
 
 /// The lane that takes a value, or what else becomes of it.
 #[inline]
-fn find(routes: &HashMap<u32, Route>, value: &[u8]) -> std::result::Result<usize, Put> {
+fn find(routes: &mut Plans<Route>, value: &[u8]) -> std::result::Result<usize, Put> {
     let bad = |reason| Put::Pushed(Pushed::Bad(BadRecord { reason, half: Half::Value, field: None }));
     let (id, body) = schema_id(value).map_err(bad)?;
-    let route = routes.get(&id).ok_or(Put::Pushed(Pushed::NeedsSchema { id, of: Half::Value }))?;
+    let route = routes.find(id).ok_or(Put::Pushed(Pushed::NeedsSchema { id, of: Half::Value }))?;
     let (number, _) = route.form.split(body, route.to.len()).map_err(bad)?;
     match &route.to[number] {
         (_, Some(lane)) => Ok(*lane),
