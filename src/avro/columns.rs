@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, ListArray, MapArray,
-    NullBufferBuilder, PrimitiveArray, StringArray, StructArray,
+    PrimitiveArray, StringArray, StructArray,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
     Time64MicrosecondType, TimestampMicrosecondType, TimestampNanosecondType,
@@ -21,12 +21,49 @@ use crate::core::schema::{Constant, Field, Type};
 #[derive(Debug)]
 pub struct Column {
     pub data: Data,
-    nulls: NullBufferBuilder,
+    nulls: Nulls,
     optional: bool,
+}
+
+/// Which values are there, a byte for each: setting bits one by one costs more than packing them in the end.
+#[derive(Debug, Default)]
+struct Nulls {
+    /// Empty as long as all are there.
+    present: Vec<bool>,
+}
+
+impl Nulls {
+    /// Notes that the next value is there.
+    #[inline(always)]
+    fn present(&mut self) {
+        if !self.present.is_empty() {
+            self.present.push(true);
+        }
+    }
+
+    fn is_null(&self, at: usize) -> bool {
+        self.present.get(at) == Some(&false)
+    }
+
+    fn finish(&mut self) -> Option<NullBuffer> {
+        let present = again(&mut self.present);
+        (!present.is_empty()).then(|| NullBuffer::new(pack(&present)))
+    }
+}
+
+/// One bit for each flag.
+fn pack(flags: &[bool]) -> BooleanBuffer {
+    let mut bits = Vec::with_capacity(flags.len().div_ceil(64) * 8);
+    for flags in flags.chunks(64) {
+        let word = flags.iter().enumerate().fold(0u64, |word, (i, flag)| word | u64::from(*flag) << i);
+        bits.extend_from_slice(&word.to_le_bytes());
+    }
+    BooleanBuffer::new(bits.into(), 0, flags.len())
 }
 
 /// The values of a column, by how they are kept.
 #[derive(Debug)]
+#[repr(u8)]
 pub enum Data {
     Boolean(BooleanBufferBuilder),
     Int(Vec<i32>),
@@ -81,6 +118,15 @@ impl Bytes {
         Ok(())
     }
 
+    /// Appends the first `len` bytes of `value`, more cheaply than a slice whose length the compiler does not know.
+    #[inline(always)]
+    pub fn push_short<const N: usize>(&mut self, value: &[u8; N], len: usize) -> Result<(), Reason> {
+        let end = self.bytes.len() + len;
+        self.bytes.extend_from_slice(value);
+        self.bytes.truncate(end);
+        self.push(&[])
+    }
+
     /// Appends what `write` writes; an error as in [`Bytes::push`].
     pub fn write(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Reason>) -> Result<(), Reason> {
         write(&mut self.bytes)?;
@@ -129,7 +175,7 @@ impl Column {
                 value: Box::new(Column::new(value, rows)),
             },
         };
-        Column { data, nulls: NullBufferBuilder::new(rows), optional: !field.required }
+        Column { data, nulls: Nulls::default(), optional: !field.required }
     }
 
     /// How many values there are.
@@ -151,18 +197,25 @@ impl Column {
     /// Notes that the value just pushed is there.
     #[inline(always)]
     pub fn present(&mut self) {
-        if self.optional {
-            self.nulls.append_non_null();
-        }
+        self.nulls.present();
     }
 
     /// A null; in a required column a filler, which only a null parent may ask for.
-    #[inline]
+    #[inline(always)]
     pub fn push_null(&mut self) -> Result<(), Reason> {
         if self.optional {
-            self.nulls.append_null();
+            if self.nulls.present.is_empty() {
+                self.before_first_null();
+            }
+            self.nulls.present.push(false);
         }
-        self.push_filler()
+        match &mut self.data {
+            Data::Long(v) => v.push(0),
+            Data::Double(v) => v.push(0.0),
+            Data::Bytes(v) => v.push(&[])?,
+            _ => self.push_other_filler()?,
+        }
+        Ok(())
     }
 
     /// A value that is not from the wire. In a column of another type it is null.
@@ -186,7 +239,13 @@ impl Column {
         Ok(())
     }
 
-    fn push_filler(&mut self) -> Result<(), Reason> {
+    #[cold]
+    fn before_first_null(&mut self) {
+        self.nulls.present.resize(self.len(), true);
+    }
+
+    #[inline(never)]
+    fn push_other_filler(&mut self) -> Result<(), Reason> {
         match &mut self.data {
             Data::Boolean(v) => v.append(false),
             Data::Int(v) => v.push(0),
@@ -209,9 +268,7 @@ impl Column {
 
     /// Forgets everything from row `rows` on, half-written values included.
     pub fn truncate(&mut self, rows: usize) {
-        if self.optional {
-            self.nulls.truncate(rows);
-        }
+        self.nulls.present.truncate(rows);
         match &mut self.data {
             Data::Boolean(v) => v.truncate(rows),
             Data::Int(v) => v.truncate(rows),
@@ -237,7 +294,7 @@ impl Column {
     /// Whether the last value is one of these; a null is none of them.
     pub fn last_is(&self, values: &Wanted) -> bool {
         let Some(row) = self.len().checked_sub(1) else { return false };
-        if self.optional && !self.nulls.is_valid(row) {
+        if self.nulls.is_null(row) {
             return false;
         }
         match (&self.data, values) {

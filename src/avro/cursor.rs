@@ -9,10 +9,11 @@ pub const EMPTY_ITEMS_MAX: u64 = 65_536;
 /// struct or the number of a long symbol.
 const ITEM_MEMORY_MAX: u64 = 256 << 20;
 
-/// The unread part of one record.
+/// The unread part of one record, with what its collections have taken so far.
 #[derive(Debug, Clone)]
 pub struct Cursor<'a> {
-    rest: &'a [u8],
+    /// The unread part alone. A loop over many fields takes it out, so that it stays in registers.
+    pub input: Input<'a>,
     empty_items: u64,
     item_memory: u64,
     /// The branch of a union of many that was read last, as it is on the wire.
@@ -23,10 +24,34 @@ pub struct Cursor<'a> {
     pub cut_times: u64,
 }
 
+/// Bytes that are not read yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> std::ops::Deref for Cursor<'a> {
+    type Target = Input<'a>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Input<'a> {
+        &self.input
+    }
+}
+
+impl std::ops::DerefMut for Cursor<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.input
+    }
+}
+
 impl<'a> Cursor<'a> {
     /// A cursor at the first byte.
+    #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Cursor { rest: bytes, empty_items: 0, item_memory: 0, branch: 0, exact_times: false, cut_times: 0 }
+        let input = Input { rest: bytes };
+        Cursor { input, empty_items: 0, item_memory: 0, branch: 0, exact_times: false, cut_times: 0 }
     }
 
     /// The same, with or without leave to cut off digits of times.
@@ -35,6 +60,42 @@ impl<'a> Cursor<'a> {
         Cursor { exact_times, ..self }
     }
 
+    /// Notes that `count` items become columns, each of at least `memory` bytes.
+    pub fn spend(&mut self, count: usize, memory: u64) -> Result<(), Reason> {
+        self.item_memory = self.item_memory.saturating_add((count as u64).saturating_mul(memory));
+        if self.item_memory > ITEM_MEMORY_MAX { Err(Reason::TooLarge) } else { Ok(()) }
+    }
+
+    /// Bytes that the items noted so far take at least.
+    pub fn spent(&self) -> usize {
+        self.item_memory as usize
+    }
+
+    /// The number of items in the next block of an array or map, 0 at its end. `item_bytes` is the least that an item
+    /// takes: a block that promises more items than the body can hold is refused before anything is done for them.
+    pub fn block(&mut self, item_bytes: usize) -> Result<usize, Reason> {
+        let mut count = self.long()?;
+        if count < 0 {
+            count = count.checked_neg().ok_or(Reason::BadBlock)?;
+            let bytes = self.long()?;
+            if usize::try_from(bytes).map_err(|_| Reason::BadBlock)? > self.left() {
+                return Err(Reason::BadBlock);
+            }
+        }
+        let count = count as u64;
+        if item_bytes == 0 {
+            self.empty_items = self.empty_items.saturating_add(count);
+            if self.empty_items > EMPTY_ITEMS_MAX {
+                return Err(Reason::BadBlock);
+            }
+        } else if count > (self.left() / item_bytes) as u64 {
+            return Err(Reason::BadBlock);
+        }
+        Ok(count as usize)
+    }
+}
+
+impl<'a> Input<'a> {
     /// What is left.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
@@ -43,6 +104,19 @@ impl<'a> Cursor<'a> {
     /// Bytes that are left.
     pub fn left(&self) -> usize {
         self.rest.len()
+    }
+
+    /// The next eight bytes as a little-endian number, with zeros for those behind the end. `None`: fewer than four are
+    /// left.
+    #[inline(always)]
+    fn ahead(&self) -> Option<u64> {
+        if let Some(word) = self.rest.first_chunk() {
+            return Some(u64::from_le_bytes(*word));
+        }
+        let (head, tail) = (self.rest.first_chunk()?, self.rest.last_chunk()?);
+        // The tail overlaps the head by what is missing to eight bytes.
+        let tail = u64::from(u32::from_le_bytes(*tail)) << (8 * (self.rest.len() - 4));
+        Some(u64::from(u32::from_le_bytes(*head)) | tail)
     }
 
     /// A variable-length integer as it is on the wire, before zig-zag decoding. Union branches and enum symbols can be
@@ -58,28 +132,44 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    #[inline]
+    /// As [`Input::varint`], for integers that are seldom of one byte.
+    #[inline(always)]
+    fn wide_varint(&mut self) -> Result<u64, Reason> {
+        let Some(word) = self.ahead() else { return self.varint() };
+        // The high bit of the last byte is the lowest that is not set.
+        let ends = !word & 0x8080_8080_8080_8080;
+        let (rest, value) = match (ends as u32, ends) {
+            (0, 0) => return self.long_varint(),
+            (0, _) => (self.rest.get(ends.trailing_zeros() as usize / 8 + 1..), eight_sevens(word & until(ends))),
+            (ends, _) => {
+                let word = word as u32 & until(ends.into()) as u32;
+                (self.rest.get(ends.trailing_zeros() as usize / 8 + 1..), four_sevens(word).into())
+            }
+        };
+        match rest {
+            Some(rest) => {
+                self.rest = rest;
+                Ok(value)
+            }
+            None => Err(Reason::Truncated),
+        }
+    }
+
+    #[inline(always)]
     fn long_varint(&mut self) -> Result<u64, Reason> {
-        let mut value = 0u64;
-        for (i, &byte) in self.rest.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * i);
-            if byte < 0x80 {
-                // The tenth byte holds bit 63 alone.
-                if i == 9 && byte > 1 {
-                    return Err(Reason::BadVarint);
-                }
-                self.rest = &self.rest[i + 1..];
-                return Ok(value);
+        match long_varint(self.rest) {
+            (_, 0) => Err(if self.rest.len() < 10 { Reason::Truncated } else { Reason::BadVarint }),
+            (value, bytes) => {
+                self.rest = self.rest.get(bytes..).unwrap_or_default();
+                Ok(value)
             }
         }
-        Err(if self.rest.len() < 10 { Reason::Truncated } else { Reason::BadVarint })
     }
 
     /// Reads a variable-length integer of 64 bits.
     #[inline(always)]
     pub fn long(&mut self) -> Result<i64, Reason> {
-        let value = self.varint()?;
-        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+        self.wide_varint().map(zig_zag)
     }
 
     /// Reads a variable-length integer of 32 bits.
@@ -129,7 +219,7 @@ impl<'a> Cursor<'a> {
     /// Bytes behind their length.
     #[inline(always)]
     pub fn bytes(&mut self) -> Result<&'a [u8], Reason> {
-        let n = self.long()?;
+        let n = zig_zag(self.varint()?);
         // A negative length is a huge one here.
         let n = usize::try_from(n).map_err(|_| Reason::BadLength)?;
         let (head, rest) = self.rest.split_at_checked(n).ok_or(Reason::BadLength)?;
@@ -144,6 +234,24 @@ impl<'a> Cursor<'a> {
         if is_utf8(bytes) { Ok(bytes) } else { Err(Reason::InvalidUtf8) }
     }
 
+    /// As [`Input::text`], where it has one to eight bytes, all of them ASCII: as a number, and how many. `None`, and
+    /// nothing is read, where it is anything else.
+    #[inline(always)]
+    pub fn short_text(&mut self) -> Option<(u64, usize)> {
+        let [raw, rest @ ..] = self.rest else { return None };
+        let len = usize::from(*raw / 2);
+        if raw & 1 != 0 || !(1..=8).contains(&len) {
+            return None;
+        }
+        let word = Input { rest }.ahead()?;
+        let over = 64 - 8 * len as u32;
+        if (word << over) & 0x8080_8080_8080_8080 != 0 {
+            return None;
+        }
+        self.rest = rest.get(len..)?;
+        Some((word, len))
+    }
+
     /// The index of an enum symbol or a union branch out of `len`.
     #[inline(always)]
     pub fn index(&mut self, len: usize, otherwise: Reason) -> Result<usize, Reason> {
@@ -151,40 +259,44 @@ impl<'a> Cursor<'a> {
         let index = (raw >> 1) as usize;
         if raw & 1 == 0 && index < len { Ok(index) } else { Err(otherwise) }
     }
+}
 
-    /// Notes that `count` items become columns, each of at least `memory` bytes.
-    pub fn spend(&mut self, count: usize, memory: u64) -> Result<(), Reason> {
-        self.item_memory = self.item_memory.saturating_add((count as u64).saturating_mul(memory));
-        if self.item_memory > ITEM_MEMORY_MAX { Err(Reason::TooLarge) } else { Ok(()) }
-    }
+/// All bits below the lowest that is set, and that one.
+#[inline(always)]
+fn until(bits: u64) -> u64 {
+    bits ^ bits.wrapping_sub(1)
+}
 
-    /// Bytes that the items noted so far take at least.
-    pub fn spent(&self) -> usize {
-        self.item_memory as usize
-    }
+/// Puts together the low seven bits of four bytes.
+#[inline(always)]
+fn four_sevens(bytes: u32) -> u32 {
+    let pairs = (bytes & 0x007f_007f) | ((bytes & 0x7f00_7f00) >> 1);
+    (pairs & 0x3fff) | ((pairs & 0x3fff_0000) >> 2)
+}
 
-    /// The number of items in the next block of an array or map, 0 at its end. `item_bytes` is the least that an item
-    /// takes: a block that promises more items than the body can hold is refused before anything is done for them.
-    pub fn block(&mut self, item_bytes: usize) -> Result<usize, Reason> {
-        let mut count = self.long()?;
-        if count < 0 {
-            count = count.checked_neg().ok_or(Reason::BadBlock)?;
-            let bytes = self.long()?;
-            if usize::try_from(bytes).map_err(|_| Reason::BadBlock)? > self.left() {
-                return Err(Reason::BadBlock);
-            }
+/// Puts together the low seven bits of eight bytes.
+#[inline(always)]
+fn eight_sevens(bytes: u64) -> u64 {
+    u64::from(four_sevens(bytes as u32)) | (u64::from(four_sevens((bytes >> 32) as u32)) << 28)
+}
+
+/// A variable-length integer and how many bytes it has, which is 0 where it does not end or is wider than 64 bits.
+#[inline(never)]
+fn long_varint(bytes: &[u8]) -> (u64, usize) {
+    let mut value = 0u64;
+    for (i, &byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte < 0x80 {
+            // The tenth byte holds bit 63 alone.
+            return if i == 9 && byte > 1 { (0, 0) } else { (value, i + 1) };
         }
-        let count = count as u64;
-        if item_bytes == 0 {
-            self.empty_items = self.empty_items.saturating_add(count);
-            if self.empty_items > EMPTY_ITEMS_MAX {
-                return Err(Reason::BadBlock);
-            }
-        } else if count > (self.left() / item_bytes) as u64 {
-            return Err(Reason::BadBlock);
-        }
-        Ok(count as usize)
     }
+    (0, 0)
+}
+
+#[inline(always)]
+fn zig_zag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 /// Most text is ASCII, for which the check is cheapest.
@@ -204,11 +316,52 @@ mod tests {
         values.extend((0..63).flat_map(|bit| [1i64 << bit, -(1i64 << bit), (1i64 << bit) - 1]));
         for value in values {
             let bytes = long(value);
-            let mut cursor = Cursor::new(&bytes);
-            assert_eq!(cursor.long(), Ok(value));
-            assert_eq!(cursor.left(), 0);
-            for cut in 0..bytes.len() {
-                assert_eq!(Cursor::new(&bytes[..cut]).long(), Err(Reason::Truncated));
+            for (before, behind) in places() {
+                let body = [&before[..], &bytes, &behind].concat();
+                let mut cursor = Cursor::new(&body);
+                assert_eq!(cursor.take(before.len()), Ok(&before[..]));
+                assert_eq!(cursor.long(), Ok(value));
+                assert_eq!(cursor.left(), behind.len());
+            }
+            for (cut, (before, _)) in (0..bytes.len()).flat_map(|cut| places().map(move |place| (cut, place))) {
+                let body = [&before[..], &bytes[..cut]].concat();
+                let mut cursor = Cursor::new(&body);
+                assert_eq!(cursor.take(before.len()), Ok(&before[..]));
+                assert_eq!(cursor.long(), Err(Reason::Truncated), "{value} {cut}");
+                assert_eq!(cursor.left(), cut);
+            }
+        }
+    }
+
+    /// What may be before and behind a value: enough for eight bytes at once, or not.
+    fn places() -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+        (0..10).flat_map(|before| [0, 1, 5, 7, 8, 9].map(|behind| (vec![0xc3; before], vec![0xa4; behind])))
+    }
+
+    #[test]
+    fn short_text_is_the_text() {
+        let texts = ["", "a", "ab", "EURUSD", "12345678", "123456789", "ä", "1234567ä", "123456ä", "\0", "\u{7f}"];
+        let broken = [&b"\xff"[..], b"123456\xc3", b"\x80234567"];
+        for text in texts.iter().map(|text| text.as_bytes()).chain(broken) {
+            for (before, behind) in places() {
+                let whole = [&before[..], &long(text.len() as i64), text, &behind].concat();
+                let lengths = before.len()..=whole.len();
+                for body in lengths.map(|length| &whole[..length]) {
+                    let mut short = Cursor::new(body);
+                    assert_eq!(short.take(before.len()), Ok(&before[..]));
+                    let (mut any, at) = (short.clone(), short.left());
+                    match short.short_text() {
+                        Some((word, len)) => {
+                            assert_eq!(any.text(), Ok(&word.to_le_bytes()[..len]));
+                            assert_eq!(short.left(), any.left());
+                        }
+                        None => {
+                            assert_eq!(short.left(), at);
+                            let slow = any.text().is_err() || !text.is_ascii() || !(1..=8).contains(&text.len());
+                            assert!(slow || at < 5, "{text:?} {before:?} {behind:?}");
+                        }
+                    }
+                }
             }
         }
     }

@@ -16,6 +16,9 @@ use crate::core::schema::{Constant, Field, Named, Type, branches_of, matches};
 /// How many fields that the table does not know are named.
 const UNKNOWN_MAX: usize = 100;
 
+/// Up to how many bytes a symbol is short.
+const SHORT: usize = 16;
+
 /// How to append a writer's records.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -39,6 +42,7 @@ pub struct Record {
 
 /// What to do with one field.
 #[derive(Debug, Clone)]
+#[repr(u8)]
 pub enum Step {
     Append { column: usize, value: Value },
     Skip(Skip),
@@ -67,8 +71,9 @@ pub enum Union {
     },
 }
 
-/// How to read a value that is there.
+/// How to read a value that is there. What it is stands in a byte of its own: to look it up is a part of every value's cost.
 #[derive(Debug, Clone)]
+#[repr(u8)]
 pub enum Read {
     Boolean,
     Int,
@@ -85,7 +90,7 @@ pub enum Read {
     Text,
     Bytes,
     /// The symbols, by index.
-    Symbol(Arc<[Box<str>]>),
+    Symbol(Box<[Symbol]>),
     Fixed(usize),
     UuidText,
     /// Sixteen bytes that become the text of a UUID.
@@ -117,6 +122,22 @@ pub enum Read {
     Branch(Box<Branch>),
     /// A value of the type of this number that becomes JSON text.
     Json(Arc<JsonPlan>, usize),
+}
+
+/// A symbol of an enum.
+#[derive(Debug, Clone)]
+pub struct Symbol {
+    pub text: Box<str>,
+    /// The same with zeros behind it, where it is no longer than this.
+    pub short: Option<[u8; SHORT]>,
+}
+
+impl Symbol {
+    fn new(text: &str) -> Symbol {
+        let mut padded = [0; SHORT];
+        let short = padded.get_mut(..text.len()).map(|head| head.copy_from_slice(text.as_bytes())).map(|()| padded);
+        Symbol { text: text.into(), short }
+    }
 }
 
 /// The items of an array or map.
@@ -289,7 +310,9 @@ fn compile_read(avro: &Avro, kind: &Type, path: &str, unknown: &mut Vec<String>)
         (Avro::String | Avro::Bytes | Avro::UuidText, Type::String) => Read::Text,
         (Avro::Bytes | Avro::String, Type::Binary) => Read::Bytes,
         (Avro::UuidBytes, Type::String) => Read::UuidBytesAsText,
-        (Avro::Enum(symbols), Type::String | Type::Binary) => Read::Symbol(symbols.clone()),
+        (Avro::Enum(symbols), Type::String | Type::Binary) => {
+            Read::Symbol(symbols.iter().map(|symbol| Symbol::new(symbol)).collect())
+        }
         (Avro::Fixed(n), Type::Fixed(m)) if *n == *m as usize => Read::Fixed(*n),
         (Avro::UuidBytes, Type::Uuid) => Read::Fixed(16),
         (Avro::UuidText, Type::Uuid) => Read::UuidText,

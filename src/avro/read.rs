@@ -3,7 +3,7 @@
 use super::bad::Reason;
 use super::branches::{Branch, Content};
 use super::columns::{Column, Data, close, fits};
-use super::cursor::{Cursor, is_utf8};
+use super::cursor::{Cursor, Input, is_utf8};
 use super::plan::{Items, Read, Record, Skip, Step, Union, Value};
 use super::write::NANOS;
 use crate::core::schema::DAY_MICROS;
@@ -15,18 +15,20 @@ pub const DAY_MILLIS: i32 = 86_400_000;
 /// truncated to the row before.
 #[inline]
 pub fn append_record(record: &Record, columns: &mut [Column], cursor: &mut Cursor<'_>) -> Result<(), (Reason, usize)> {
+    let mut input = cursor.input;
     for (i, step) in record.steps.iter().enumerate() {
         let done = match step {
             Step::Append { column, value } => match columns.get_mut(*column) {
-                Some(column) => append_flat(value, column, cursor),
+                Some(column) => append_value(value, column, &mut input, cursor),
                 None => Ok(()),
             },
-            Step::Skip(skip) => pass_over(skip, cursor),
+            Step::Skip(skip) => apart(&mut input, cursor, |cursor| pass_over(skip, cursor)),
         };
         if let Err(reason) = done {
             return Err((reason, i));
         }
     }
+    cursor.input = input;
     for (column, constant) in &record.missing {
         if let Some(column) = columns.get_mut(*column) {
             let pushed = match constant {
@@ -39,24 +41,60 @@ pub fn append_record(record: &Record, columns: &mut [Column], cursor: &mut Curso
     Ok(())
 }
 
-/// The branch of the value's union: whether it is there.
+/// Does something that needs the whole cursor. No call is given the address of `input`: it is to stay in registers.
 #[inline(always)]
-fn is_present(union: Union, cursor: &mut Cursor<'_>) -> Result<bool, Reason> {
-    if matches!(union, Union::Never) {
-        return Ok(true);
-    }
-    match (cursor.varint()?, union) {
-        (0, Union::Single | Union::NullLast) | (2, Union::NullFirst) => Ok(true),
-        (0, Union::NullFirst) | (2, Union::NullLast) => Ok(false),
-        (branch, Union::Many { null }) => {
-            cursor.branch = branch;
-            Ok(branch != null)
-        }
-        _ => Err(Reason::UnionBranch),
-    }
+fn apart<'a, T>(input: &mut Input<'a>, cursor: &mut Cursor<'a>, act: impl FnOnce(&mut Cursor<'a>) -> T) -> T {
+    cursor.input = *input;
+    let done = act(cursor);
+    *input = cursor.input;
+    done
 }
 
-#[cold]
+/// Appends a value of a common type; the rest is behind calls.
+#[inline(always)]
+fn append_value<'a>(
+    value: &Value,
+    column: &mut Column,
+    input: &mut Input<'a>,
+    cursor: &mut Cursor<'a>,
+) -> Result<(), Reason> {
+    let present = match value.union {
+        Union::Never => true,
+        Union::Many { .. } => return apart(input, cursor, |cursor| append_one_of_many(value, column, cursor)),
+        union => match (input.varint()?, union) {
+            (0, Union::Single | Union::NullLast) | (2, Union::NullFirst) => true,
+            (0, Union::NullFirst) | (2, Union::NullLast) => false,
+            _ => return Err(Reason::UnionBranch),
+        },
+    };
+    if !present {
+        return null(value, column);
+    }
+    match (&value.read, &mut column.data) {
+        (Read::Long, Data::Long(v)) => v.push(input.long()?),
+        (Read::Int, Data::Int(v)) => v.push(input.int()?),
+        (Read::Double, Data::Double(v)) => v.push(input.double()?),
+        (Read::Text, Data::Bytes(v)) => match input.short_text() {
+            Some((word, len)) => v.push_short(&word.to_le_bytes(), len)?,
+            None => v.push(input.text()?)?,
+        },
+        (Read::Symbol(symbols), Data::Bytes(v)) => {
+            let symbol = &symbols[input.index(symbols.len(), Reason::EnumIndex)?];
+            match &symbol.short {
+                Some(short) => v.push_short(short, symbol.text.len())?,
+                None => v.push(symbol.text.as_bytes())?,
+            }
+        }
+        (Read::Scaled(factor), Data::Long(v)) => {
+            v.push(input.long()?.checked_mul(*factor).ok_or(Reason::OutOfRange)?);
+        }
+        (read, _) => apart(input, cursor, |cursor| append_other(read, column, cursor))?,
+    }
+    column.present();
+    Ok(())
+}
+
+#[inline(always)]
 fn null(value: &Value, column: &mut Column) -> Result<(), Reason> {
     match value.refuse_null {
         Some(reason) => Err(reason),
@@ -64,29 +102,22 @@ fn null(value: &Value, column: &mut Column) -> Result<(), Reason> {
     }
 }
 
+/// Appends a value where only the cursor is at hand.
 fn append(value: &Value, column: &mut Column, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
-    append_flat(value, column, cursor)
+    let mut input = cursor.input;
+    append_value(value, column, &mut input, cursor)?;
+    cursor.input = input;
+    Ok(())
 }
 
-/// The common types, inlined into the loop over a record's fields; the rest behind a call.
-#[inline(always)]
-fn append_flat(value: &Value, column: &mut Column, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
-    if !is_present(value.union, cursor)? {
+/// Appends a value of a union of more than null and one type.
+#[inline(never)]
+fn append_one_of_many(value: &Value, column: &mut Column, cursor: &mut Cursor<'_>) -> Result<(), Reason> {
+    cursor.branch = cursor.varint()?;
+    if value.union == (Union::Many { null: cursor.branch }) {
         return null(value, column);
     }
-    match (&value.read, &mut column.data) {
-        (Read::Long, Data::Long(v)) => v.push(cursor.long()?),
-        (Read::Int, Data::Int(v)) => v.push(cursor.int()?),
-        (Read::Double, Data::Double(v)) => v.push(cursor.double()?),
-        (Read::Text, Data::Bytes(v)) => v.push(cursor.text()?)?,
-        (Read::Symbol(symbols), Data::Bytes(v)) => {
-            v.push(symbols[cursor.index(symbols.len(), Reason::EnumIndex)?].as_bytes())?;
-        }
-        (Read::Scaled(factor), Data::Long(v)) => {
-            v.push(cursor.long()?.checked_mul(*factor).ok_or(Reason::OutOfRange)?);
-        }
-        _ => append_other(&value.read, column, cursor)?,
-    }
+    append_other(&value.read, column, cursor)?;
     column.present();
     Ok(())
 }
