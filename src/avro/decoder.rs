@@ -107,6 +107,8 @@ pub struct Decoder {
     bytes_then: usize,
     bytes_since: usize,
     measured: usize,
+    /// How many bytes make a batch full.
+    bytes_max: usize,
     /// What a row takes at least, as columns.
     row_bytes: usize,
     pub(super) values: Plans<ValuePlan>,
@@ -179,6 +181,7 @@ impl Decoder {
             bytes_then: 0,
             bytes_since: 0,
             measured: 0,
+            bytes_max: BATCH_BYTES_MAX,
             row_bytes,
             values: Plans::default(),
             keys: Plans::default(),
@@ -242,9 +245,26 @@ impl Decoder {
         self.bytes_then + self.bytes_since
     }
 
+    /// Whether the batch has to be finished before another event is taken.
+    #[inline]
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.bytes_about() >= self.bytes_max || self.offsets.len() >= BATCH_EVENTS_MAX
+    }
+
+    /// Makes a batch of so many bytes full.
+    #[cfg(test)]
+    pub fn set_bytes_max(&mut self, bytes: usize) {
+        self.bytes_max = bytes;
+    }
+
     /// Appends one event.
     #[inline]
     pub fn push(&mut self, event: &Event<'_>) -> Pushed {
+        let events = self.offsets.len();
+        if events >= self.measured + MEASURE_EVERY {
+            (self.bytes_then, self.bytes_since, self.measured) = (self.bytes(), 0, events);
+        }
         if self.is_full() {
             return Pushed::Full;
         }
@@ -308,14 +328,6 @@ impl Decoder {
         } else {
             None
         }
-    }
-
-    fn is_full(&mut self) -> bool {
-        let events = self.offsets.len();
-        if events >= self.measured + MEASURE_EVERY {
-            (self.bytes_then, self.bytes_since, self.measured) = (self.bytes(), 0, events);
-        }
-        self.bytes_about() >= BATCH_BYTES_MAX || events >= BATCH_EVENTS_MAX
     }
 
     #[inline]

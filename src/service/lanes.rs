@@ -88,6 +88,9 @@ impl Lanes {
         if let Some(id) = self.lanes.iter().find_map(|lane| lane.decoder.missing_key_schema(event.key)) {
             return Pushed::NeedsSchema { id, of: Half::Key };
         }
+        if self.lanes.iter().any(|lane| lane.decoder.is_full()) {
+            return Pushed::Full;
+        }
         let mut otherwise = Pushed::Passed;
         for (number, lane) in self.lanes.iter_mut().enumerate() {
             match lane.decoder.push(event) {
@@ -250,5 +253,57 @@ impl Lane {
             asks,
             bytes: decoded.bytes,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avro::{DeleteBy, EventShape, Mode, Nanoseconds, RecordKey, RecursiveTypes, table_schema};
+    use crate::core::change::Key;
+    use crate::core::offsets::{Epoch, PartitionId};
+
+    fn lane(name: &str) -> (Decoder, Types, Arc<[TableFormat]>) {
+        let shape = EventShape {
+            mode: Mode::Upsert,
+            key: Some(vec!["id".into()]),
+            record_key: Some(RecordKey::Int64),
+            order_by: None,
+            delete: DeleteBy::Tombstone,
+            lineage: None,
+            types: Types::One(name.into()),
+            recursive_types: RecursiveTypes::Refuse,
+            nanoseconds: Nanoseconds::Truncate,
+        };
+        let schema = format!(r#"{{"type":"record","name":"{name}","fields":[{{"name":"id","type":"long"}}]}}"#);
+        let table = table_schema(&schema, None, &shape, 3).unwrap();
+        let decoder = Decoder::new(&table, &shape, Box::new(|columns| Ok(vec![Key(0); columns[0].len()]))).unwrap();
+        (decoder, shape.types, Arc::from([]))
+    }
+
+    #[test]
+    fn a_tombstone_waits_until_every_lane_has_room() {
+        let topic = Arc::from("t");
+        let key = 7i64.to_be_bytes();
+        let event =
+            Event { topic: &topic, partition: 0, offset: 5, timestamp_ms: 0, key: Some(key.as_slice()), value: None };
+        for full in 0..2 {
+            let mut lanes = Lanes::new(["A", "B"].map(lane));
+            lanes.open_run();
+            lanes.lanes[full].decoder.set_bytes_max(0);
+            assert!(matches!(lanes.push(&event), Put::Pushed(Pushed::Full)));
+            assert_eq!(lanes.size().0, 0, "lane {full} is full and the other took it");
+            lanes.lanes[full].decoder.set_bytes_max(usize::MAX);
+            assert!(matches!(lanes.push(&event), Put::Pushed(Pushed::Delete)));
+            lanes.count();
+            let run = Run {
+                partition: PartitionId { topic: topic.clone(), partition: 0 },
+                epoch: Epoch(1),
+                events: 0,
+                next: 6,
+            };
+            let chunks = lanes.cut(&[run]).unwrap();
+            assert!(chunks.iter().all(|chunk| chunk.offsets == [5] && chunk.runs[0].events == 1));
+        }
     }
 }
