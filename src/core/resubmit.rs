@@ -21,6 +21,7 @@ pub enum Late {
 struct Candidate {
     place: Place,
     timestamp_ms: i64,
+    late: Late,
     /// By topic id and partition, the newest event of its key that came later: whether it is a deletion.
     later: BTreeMap<(String, i32), bool>,
     /// Some of what came later is not in the log any more.
@@ -53,12 +54,17 @@ impl Resubmission {
         Resubmission { late, candidates: BTreeMap::new(), by_key: BTreeMap::new() }
     }
 
-    /// Adds a letter; `key` is what it is about, and the timestamp, in milliseconds since 1970, negative where unknown.
-    pub fn add(&mut self, place: &Place, timestamp_ms: i64, key: Option<Key>) {
-        if let Some(key) = key {
+    /// Adds a letter; `keys` are what it is about, in each table that takes it, and the timestamp is in milliseconds since
+    /// 1970, negative where unknown. A tombstone deletes whatever is there: no column decides.
+    pub fn add(&mut self, place: &Place, timestamp_ms: i64, keys: &[Key], is_tombstone: bool) {
+        for key in keys {
             self.by_key.entry(key.0).or_default().push(place.clone());
         }
-        let candidate = Candidate { place: place.clone(), timestamp_ms, later: BTreeMap::new(), gap: false };
+        let late = match self.late {
+            Late::Ordered if is_tombstone => Late::Overwrites,
+            late => late,
+        };
+        let candidate = Candidate { place: place.clone(), timestamp_ms, late, later: BTreeMap::new(), gap: false };
         self.candidates.insert(place.clone(), candidate);
     }
 
@@ -91,10 +97,10 @@ impl Resubmission {
     /// Why a letter may not be submitted; none where it may.
     #[must_use]
     pub fn refusal(&self, place: &Place) -> Option<&'static str> {
-        let Some(Candidate { later, gap, .. }) = self.candidates.get(place) else {
+        let Some(Candidate { late, later, gap, .. }) = self.candidates.get(place) else {
             return Some("nothing is known about it");
         };
-        match self.late {
+        match late {
             Late::Row => None,
             _ if later.values().any(|deletes| *deletes) => Some("its key was deleted since, and would come back"),
             Late::Overwrites if !later.is_empty() => {
@@ -120,7 +126,7 @@ mod tests {
     /// With `gap` the partition has lost offset 11.
     fn check(late: Late, gap: bool, log: &[(i32, i64, i64, u128, bool)], expected: Option<&str>) {
         let mut resubmission = Resubmission::new(late);
-        resubmission.add(&place(0, 10), 100, Some(Key(7)));
+        resubmission.add(&place(0, 10), 100, &[Key(7)], false);
         resubmission.begins(&place(0, if gap { 12 } else { 11 }), i64::MAX);
         for (partition, offset, time, key, deletes) in log {
             resubmission.note(&place(*partition, *offset), *time, Key(*key), *deletes);
@@ -163,6 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn a_tombstone_of_several_tables_is_left_alone_where_one_of_its_keys_was_written_since() {
+        for late in [Late::Overwrites, Late::Ordered] {
+            for (written, expected) in [(8, None), (7, Some("written since")), (9, Some("written since"))] {
+                let mut resubmission = Resubmission::new(late);
+                resubmission.add(&place(0, 10), 100, &[Key(7), Key(9)], true);
+                resubmission.begins(&place(0, 11), i64::MAX);
+                resubmission.note(&place(0, 11), 200, Key(written), false);
+                let refusal = resubmission.refusal(&place(0, 10));
+                assert_eq!(refusal.is_some(), expected.is_some(), "no column decides about a tombstone: {refusal:?}");
+                assert!(expected.is_none_or(|part| refusal.is_some_and(|why| why.contains(part))), "{refusal:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_the_log_has_lost_may_have_been_of_the_same_key() {
         check(Late::Overwrites, false, &[], None);
         check(Late::Overwrites, true, &[], Some("does not have all"));
@@ -183,7 +204,7 @@ mod tests {
             (5, i64::MIN, -1, false),
         ] {
             let mut resubmission = Resubmission::new(Late::Overwrites);
-            resubmission.add(&place(0, 10), timestamp_ms, Some(Key(7)));
+            resubmission.add(&place(0, 10), timestamp_ms, &[Key(7)], false);
             resubmission.begins(&place(1, first), complete_after_ms);
             assert_eq!(
                 resubmission.refusal(&place(0, 10)).is_some(),

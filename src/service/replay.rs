@@ -217,11 +217,8 @@ impl Desk<'_> {
         }
         let event = (topic.as_str(), place.partition, place.offset, *timestamp_ms);
         Ok(match self.reader.read(event, key.as_deref(), value.as_deref()).await? {
-            Read::Event(keys, _) if keys.len() > 1 => {
-                Some("it deletes rows of several record types, of which some may have been written since".into())
-            }
             Read::Event(keys, _) => {
-                self.resubmission.add(place, *timestamp_ms, keys.first().copied());
+                self.resubmission.add(place, *timestamp_ms, &keys, value.is_none());
                 None
             }
             Read::Nothing => Some("it is a tombstone, which means nothing in append mode".into()),

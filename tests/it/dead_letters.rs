@@ -13,7 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::json;
 
 use crate::evolve::{encode, register, rows, schema};
-use crate::run::{V2, World, trade};
+use crate::run::{IMPATIENT, V2, World, trade};
 
 const DLQ: &str = "trades.dlq";
 
@@ -105,15 +105,42 @@ async fn rejected_records_are_kept_whole_with_the_reason_and_their_neighbours_ar
     assert_eq!(records(&world).len(), 3);
 }
 
+/// E1, E2: wherever in a batch they are, bad records cost themselves, and V passes them once they are kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_records_at_every_position_of_a_batch_cost_nothing_but_themselves() {
+    let world = world().await;
+    let (mut sent, mut good, mut bad) = (0, Vec::new(), Vec::new());
+    for places in [vec![0], vec![4], vec![2], vec![0, 4], vec![1, 2, 3], vec![0, 1, 2, 3, 4]] {
+        let mut values = Vec::new();
+        for place in 0..5 {
+            if places.contains(&place) {
+                values.push(b"\x07rubbish".to_vec());
+                bad.push((sent, "bad_magic_byte".to_owned()));
+            } else {
+                values.push(trade(1, sent, 1));
+                good.push(sent);
+            }
+            sent += 1;
+        }
+        world.send(0, &values);
+        world.catch_up().await.unwrap();
+        assert_eq!(world.ids().await, good, "{places:?}");
+        assert_eq!(reasons(&world), bad, "{places:?}");
+        assert_eq!(world.positions().await[0], (sent, 0), "{places:?}");
+    }
+    assert_eq!(records(&world).len(), bad.len(), "what is passed is not sent again");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_topic_stops_before_anything_is_read() {
     let world = World::new().await;
     set(&world, DEAD_LETTERS);
     world.send(0, &[b"\x07rubbish".to_vec()]);
-    let error = world.catch_up().await.unwrap_err();
+    let error = world.catch_up_with(IMPATIENT).await.unwrap_err();
     assert!(error.exit_code() == 2 && error.to_string().contains("trades.dlq does not exist"), "{error}");
 }
 
+/// E4
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_record_is_kept_in_parts() {
     let world = world().await;
@@ -181,7 +208,7 @@ async fn show(world: &World) -> serde_json::Value {
 }
 
 /// How many letters were submitted, were submitted earlier, and were refused with which reason.
-async fn replay(world: &World, dry_run: bool) -> (usize, u64, Vec<String>) {
+pub async fn replay(world: &World, dry_run: bool) -> (usize, u64, Vec<String>) {
     let (config, pipeline) = (world.config(), "p".to_owned());
     let args = DeadLettersReplayArgs { config, pipeline, reasons: Vec::new(), dry_run, format: Format::Json };
     let mut out = Vec::new();

@@ -28,6 +28,12 @@ pub const V2: &str = r#"{"type": "record", "name": "Trade", "fields": [
     {"name": "id", "type": "long"}, {"name": "venue", "type": "string"}, {"name": "n", "type": "long"},
     {"name": "note", "type": ["null", "string"], "default": null}]}"#;
 
+/// What is there is waited for, however slow the machine is.
+const PATIENT: Patience = Patience { unreachable: MINUTE, topic: MINUTE, subject: MINUTE };
+const MINUTE: Duration = Duration::from_secs(60);
+/// A topic or a subject that never comes is not waited for.
+pub const IMPATIENT: Patience = Patience { topic: Duration::ZERO, subject: Duration::ZERO, ..PATIENT };
+
 pub struct World {
     pub folder: TempDir,
     pub broker: Broker,
@@ -107,13 +113,16 @@ impl World {
     }
 
     pub async fn catch_up(&self) -> Result<()> {
-        let quick = Duration::from_secs(1);
-        let patience = Patience { unreachable: quick, topic: quick, subject: quick };
+        self.catch_up_with(PATIENT).await
+    }
+
+    /// The same, for what is not going to be there.
+    pub async fn catch_up_with(&self, patience: Patience) -> Result<()> {
         let options = RunOptions { until_caught_up: true, patience, ..RunOptions::default() };
         let settings = Settings::load(&self.config()).unwrap();
         let stop = CancellationToken::new();
         let run = service::run(&settings, &options, &stop);
-        tokio::time::timeout(Duration::from_secs(60), run).await.expect("it ends by itself")
+        tokio::time::timeout(Duration::from_secs(120), run).await.expect("it ends by itself")
     }
 
     pub async fn rows(&self) -> Vec<Row> {
@@ -199,21 +208,22 @@ async fn a_bad_record_stops_after_what_came_before_it_and_skip_goes_on_to_the_en
 async fn what_is_missing_at_start_ends_with_its_code() {
     let mut world = World::new().await;
     world.write_settings_for(world.broker.bootstrap_servers(), "no_such_topic", "stop");
-    let error = world.catch_up().await.unwrap_err();
+    let error = world.catch_up_with(IMPATIENT).await.unwrap_err();
     assert_eq!(error.exit_code(), 2, "{error}");
     assert!(error.to_string().contains("topic no_such_topic does not exist"), "{error}");
     let (text, ended) = world.check().await;
     assert_eq!(code(&ended), 2, "{text}");
 
+    let gone = Patience { unreachable: Duration::from_secs(1), ..IMPATIENT };
     world.write_settings_for("127.0.0.1:1", "trades", "stop");
-    let error = world.catch_up().await.unwrap_err();
+    let error = world.catch_up_with(gone).await.unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
     let (text, ended) = world.check().await;
     assert_eq!(code(&ended), 3, "{text}");
 
     world.write_settings("stop");
     world.registry.take().unwrap().stop().await;
-    let error = world.catch_up().await.unwrap_err();
+    let error = world.catch_up_with(gone).await.unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
 }
 
