@@ -19,7 +19,7 @@ use super::wire::{Event, schema_id};
 use super::{binding, record_key, schema};
 use crate::core::change::{Key, NO_ROW, Op};
 use crate::core::order;
-use crate::core::schema::{Field, Fingerprint, TableSchema, to_arrow};
+use crate::core::schema::{Field, Fingerprint, GROWN_ROW_BYTES_MAX, TableSchema, to_arrow};
 use crate::{Error, Result};
 
 /// When a batch has to be finished: Arrow's offsets are 32-bit.
@@ -143,11 +143,10 @@ impl Decoder {
         let lineage_at = binding::lineage_position(table, shape)?;
         let fields: Vec<&Field> =
             table.fields.iter().enumerate().filter(|(i, _)| Some(*i) != lineage_at).map(|f| f.1).collect();
-        let position = |name: &String| fields.iter().position(|f| f.name == *name);
+        let position = |name: &str| fields.iter().position(|f| f.name == name);
         let key_columns =
             if shape.mode == Mode::Upsert { binding::key_positions(table, shape, &fields)? } else { Vec::new() };
         let key_fields: Vec<&Field> = key_columns.iter().map(|&i| fields[i]).collect();
-        let order_by = shape.order_by.as_ref().filter(|_| shape.mode == Mode::Upsert);
         let delete_column = match &shape.delete {
             DeleteBy::Field { field, values } if shape.mode == Mode::Upsert => match position(field) {
                 Some(at) => Some((at, binding::wanted(fields[at], values)?)),
@@ -156,7 +155,7 @@ impl Decoder {
             _ => None,
         };
         let types: Vec<_> = key_fields.iter().map(|f| &f.kind).collect();
-        let row_bytes = schema::row_bytes(&table.fields, schema::GROWN_ROW_BYTES_MAX)?;
+        let row_bytes = schema::row_bytes(&table.fields, GROWN_ROW_BYTES_MAX)?;
         let room = binding::rows_at_first(&fields);
         let record_key = shape.record_key.or_else(|| RecordKey::detect(shape.keyed_by_record(), &types));
         Ok(Decoder {
@@ -167,7 +166,7 @@ impl Decoder {
             columns: fields.iter().map(|f| Column::new(f, room)).collect(),
             deleted: key_fields.iter().map(|f| Column::new(f, 0)).collect(),
             key_columns,
-            order_column: order_by.and_then(position),
+            order_column: shape.order_column().and_then(position),
             delete_column,
             lineage: lineage_at.map(|_| Lineage::default()),
             lineage_at,

@@ -10,7 +10,9 @@ use super::record_key;
 use super::value_schema::{SchemaKind, SchemaText, ValueSchema};
 use super::writer_schema;
 use crate::core::order;
-use crate::core::schema::{Evolution, Field, TableFormat, TableSchema, evolve, learn_names};
+use crate::core::schema::{
+    Difference, Evolution, Field, NAMES_MAX, TableFormat, TableSchema, crowded, evolve, learn_names,
+};
 use crate::{Error, Result};
 
 impl Decoder {
@@ -98,9 +100,10 @@ impl Decoder {
     /// The columns with those that a schema asks for besides; see [`grown_columns`].
     ///
     /// # Errors
-    /// As [`grown_columns`].
+    /// [`Error::Decision`] with what is in the way.
     pub fn grown(&self, wanted: &TableSchema, formats: &[TableFormat]) -> Result<TableSchema> {
-        grown_columns(&self.table, wanted, formats, self.shape.order_by.as_deref())
+        grown_columns(&self.table, wanted, formats, self.shape.order_column())
+            .map_err(|obstacle| Error::Decision(obstacle.to_string()))
     }
 
     /// Makes the plans for values of the schema with this id, which would make a table of the columns `wanted`. Where the
@@ -120,9 +123,19 @@ impl Decoder {
             return Err(Error::Internal("columns were to grow under a batch that is not finished".into()));
         }
         let grown = self.grown(wanted, formats)?;
-        if grown != *self.table {
-            self.rebuild(&grown)?;
+        if grown == *self.table {
+            return self.take_in(id, schema, wanted);
         }
+        // Where the schema is refused after all, nothing has grown.
+        let mut next = self.rebuilt(&grown)?;
+        next.take_in(id, schema, wanted)?;
+        // Of rejected records, which are no events.
+        next.used = std::mem::take(&mut self.used);
+        *self = next;
+        Ok(())
+    }
+
+    fn take_in(&mut self, id: u32, schema: &Arc<ValueSchema>, wanted: &Arc<TableSchema>) -> Result<()> {
         if self.values.is_full(schema.types()) {
             // All of them are asked for again.
             (self.values, self.wanted) = (Plans::default(), Vec::new());
@@ -135,8 +148,8 @@ impl Decoder {
         self.add_asking(id, schema, place as u32 + 1)
     }
 
-    /// Goes on with other columns, and with the schemas that were known.
-    fn rebuild(&mut self, columns: &TableSchema) -> Result<()> {
+    /// A decoder with other columns, and with the schemas that are known.
+    fn rebuilt(&self, columns: &TableSchema) -> Result<Decoder> {
         let mut next = Decoder::build(columns, &self.shape, self.encode.clone())?;
         // One that does not fit any more is asked for again when an event names it, and refused by name then.
         for (id, known) in self.values.iter() {
@@ -148,40 +161,44 @@ impl Decoder {
                 None => next.refuse_key_schema(id),
             }
         }
-        next.wanted = std::mem::take(&mut self.wanted);
-        // Of rejected records, which are no events.
-        next.used = std::mem::take(&mut self.used);
-        *self = next;
-        Ok(())
+        next.wanted.clone_from(&self.wanted);
+        Ok(next)
     }
 }
 
 /// `columns` with those that `wanted` asks for, and the names under which it has them.
 ///
 /// # Errors
-/// [`Error::Decision`] with what is in the way. Values of the column `order_by` decide which event is newer: its type
+/// What is in the way. Values of the column `order_by` decide which event is newer: its type
 /// becomes wider only where the values keep their place in that order as the key index has it.
 pub fn grown_columns(
     columns: &TableSchema,
     wanted: &TableSchema,
     formats: &[TableFormat],
     order_by: Option<&str>,
-) -> Result<TableSchema> {
+) -> Result<TableSchema, Difference> {
     let evolution = evolve(columns, wanted, formats, columns.highest_id());
     if let Some(obstacle) = evolution.obstacle() {
-        return Err(Error::Decision(obstacle.to_string()));
+        return Err(obstacle.clone());
     }
     let Evolution { schema: mut grown, .. } = evolution;
     learn_names(&mut grown, wanted);
+    if let Some(path) = crowded(&columns.fields, &grown.fields) {
+        let why = format!(
+            "it would be known by more than {NAMES_MAX} other names, which are all that is kept: leave aliases out of the \
+             schema that no event has any more, or give the field the name of the column"
+        );
+        return Err(Difference::Cannot { path, types: None, why });
+    }
     if let Some(name) = order_by
         && let (Some(before), Some(after)) = (columns.column(name), grown.column(name))
         && order::class(&before.kind) != order::class(&after.kind)
     {
-        return Err(Error::Decision(format!(
-            "column {name} is {} in the table and cannot become {}: it is the pipeline's `order_by`, and its values would \
-             change their order",
-            before.kind, after.kind
-        )));
+        return Err(Difference::Cannot {
+            path: name.to_owned(),
+            types: Some((before.kind.clone(), after.kind.clone())),
+            why: "it is the pipeline's `order_by`, and its values would change their order".to_owned(),
+        });
     }
     Ok(grown)
 }

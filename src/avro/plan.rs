@@ -11,7 +11,7 @@ use super::branches::{self, Branch};
 use super::recursive::JsonPlan;
 use super::schema::DURATION;
 use super::write::NANOS;
-use crate::core::schema::{Constant, Field, Named, Type, branches_of, matches};
+use crate::core::schema::{Constant, Field, Named, Type, branches_of, matches, memory_of};
 
 /// How many fields that the table does not know are named.
 const UNKNOWN_MAX: usize = 100;
@@ -372,26 +372,6 @@ fn compile_items(
     let value = compile_value(items, field, None, &below(path, &field.name), unknown)?;
     let memory = memory_of(&field.kind).saturating_add(longest_symbols(items));
     Ok(Items { value: Box::new(value), bytes_min: items.bytes_min().saturating_add(more_bytes), memory })
-}
-
-/// About what a field takes at least, be it there or not.
-pub fn memory_of_field(field: &Field) -> u64 {
-    memory_of(&field.kind).saturating_add(field.write_default.as_ref().map_or(0, Constant::bytes) as u64)
-}
-
-/// About what a value takes in columns of this type, whatever its length on the wire.
-fn memory_of(kind: &Type) -> u64 {
-    let all = |fields: &[Field]| fields.iter().map(memory_of_field).fold(1, u64::saturating_add);
-    match kind {
-        Type::Boolean => 1,
-        Type::Int | Type::Date | Type::Float => 4,
-        Type::Decimal { .. } | Type::Uuid => 16,
-        Type::Fixed(n) => u64::from(*n),
-        Type::Struct(fields) => all(fields),
-        Type::String | Type::Binary | Type::List(_) => 4,
-        Type::Map(..) => 8,
-        _ => 8,
-    }
 }
 
 /// The text that the enums of a value can add at most; [`Items::memory`] has that of collections below it.

@@ -2,20 +2,17 @@
 
 use super::avro_type::{Avro, AvroField, TypeRef, Unit, shared_name};
 use super::default;
-use super::plan::memory_of_field;
 use super::shape::{DeleteBy, EventShape, Mode, Nanoseconds, RecursiveTypes, Types};
 use super::value_schema::ValueSchema;
 use super::writer_schema;
 use crate::core::order::is_orderable;
-use crate::core::schema::{Field, TAG, TableSchema, Type, check_names, union_of};
+use crate::core::schema::{self, Field, TAG, TableSchema, Type, check_names, union_of};
 use crate::{Error, Result};
 
 /// The most bytes that a fixed column may have: a null in it takes as many.
 const FIXED_BYTES_MAX: usize = 1 << 20;
 /// The most bytes that a row of nulls may take: each record, however short, becomes a row.
 const ROW_BYTES_MAX: u64 = 16 << 20;
-/// The same of a table that has followed several schemas and keeps the columns of all.
-pub const GROWN_ROW_BYTES_MAX: u64 = 64 << 20;
 
 /// The parts of a duration, in the order of the wire; each is unsigned and has 32 bits.
 pub const DURATION: [&str; 3] = ["months", "days", "millis"];
@@ -165,7 +162,7 @@ pub fn row_bytes(columns: &[Field], most: u64) -> Result<usize> {
     if columns.is_empty() {
         return Err(Error::Decision("a record without fields makes no table: give it one".into()));
     }
-    let bytes = columns.iter().map(memory_of_field).fold(0, u64::saturating_add);
+    let bytes = schema::row_bytes(columns);
     if bytes > most {
         return Err(Error::Decision(format!(
             "a row of these {} columns takes {bytes} bytes even where all is null; {most} are possible: use bytes instead \

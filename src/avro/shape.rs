@@ -124,6 +124,12 @@ impl EventShape {
         self
     }
 
+    /// The column whose smaller values never overwrite larger ones; none in append mode, where nothing is overwritten.
+    #[must_use]
+    pub fn order_column(&self) -> Option<&str> {
+        self.order_by.as_deref().filter(|_| self.mode == Mode::Upsert)
+    }
+
     /// The columns that hold what all record types share, where the rest of each is a struct: the fields that the
     /// settings name.
     pub(super) fn shared(&self) -> Vec<&String> {
@@ -144,7 +150,8 @@ impl EventShape {
     }
 
     /// Whether the primary key is the record key's fields.
-    pub(super) fn keyed_by_record(&self) -> bool {
+    #[must_use]
+    pub fn keyed_by_record(&self) -> bool {
         self.mode == Mode::Upsert && self.key.is_none()
     }
 }

@@ -1,18 +1,20 @@
 //! `firn schema verdict`: what a schema would do to the tables of a pipeline, before it is registered.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use serde::Serialize;
 
 use super::{Output, aligned, catalog_is_new, in_time, load, print};
-use crate::avro::{self, SchemaKind, SchemaText, ValueSchema};
-use crate::core::schema::{Difference, TableSchema, evolve, verdict};
+use crate::avro::{SchemaKind, SchemaText, ValueSchema};
+use crate::core::schema::{Difference, TableSchema, verdict};
 use crate::query::Format;
-use crate::service::{self, Catalogs, event_shape, read_log};
+use crate::service::{self, Catalogs, Latest, Outlook, event_shape, read_log};
 use crate::settings::{Mode, Pipeline, Settings, Table, Topics};
 use crate::source::{Registry, RegistryError};
+use crate::table::OpenTable;
 use crate::{Error, Result};
 
 /// How long one server may take to answer.
@@ -90,19 +92,26 @@ pub async fn schema_verdict(args: VerdictArgs, out: Output<'_>) -> Result<()> {
     let registry = service::registry(&settings);
     let topic = topic(&settings, pipeline).await?;
     let (schema, source, said) = candidate(registry.as_ref().ok(), (pipeline, &topic), args.schema.as_deref()).await?;
-    let key = match registry {
-        Ok(registry) => key_schema(&registry, &topic, pipeline).await?,
-        Err(_) => None,
+    let newest = match registry {
+        Ok(registry) => newest(&registry, &topic, pipeline, said.answer != "unknown").await?,
+        Err(_) => Latest { values: Vec::new(), key: None, ids: Vec::new() },
     };
     let catalogs = Catalogs::default();
-    let asked = Asked { settings: &settings, catalogs: &catalogs, pipeline };
-    let tables = join_all(takers(pipeline, &schema)?.into_iter().map(|table| {
-        let shape = event_shape(pipeline, table).with_key_schema(key.is_some());
-        let wanted =
-            ValueSchema::parse(&schema).and_then(|v| v.table_schema(key.as_deref(), &shape, table.format_version));
-        asked.table(table, wanted, shape.mode)
-    }));
-    let tables = tables.await.into_iter().collect::<Result<Vec<_>>>()?;
+    let takers = takers(pipeline, &schema)?;
+    let opened = pipeline.tables.iter().map(|table| open(&settings, &catalogs, table));
+    let opened = join_all(opened).await.into_iter().collect::<Result<Vec<_>>>()?;
+    let tables = match ValueSchema::parse(&schema) {
+        Err(why) => {
+            let tables = pipeline.tables.iter().zip(&opened);
+            tables.map(|(table, opened)| TableReport::unreadable(&settings, table, opened.as_ref(), &why)).collect()
+        }
+        Ok(schema) => {
+            let lakes = opened.iter().map(|table| table.as_ref().map(OpenTable::lake)).collect();
+            let found = service::outlook(&settings, pipeline, lakes, &newest, &Arc::new(schema));
+            let found = found.into_iter().zip(&opened).filter(|(outlook, _)| takers.contains(&outlook.table));
+            found.map(|(outlook, opened)| TableReport::of(&settings, &outlook, opened.as_ref())).collect::<Vec<_>>()
+        }
+    };
     let report = Report {
         pipeline: pipeline.name.clone(),
         compatible: tables.iter().all(|t| t.compatible),
@@ -201,6 +210,20 @@ async fn opinion(registry: &Registry, subject: String, text: &SchemaText) -> Sai
     }
 }
 
+/// The newest schemas that the registry has. Where it does not answer, only a schema of record keys is missed, and only where
+/// they are the primary key.
+async fn newest(registry: &Registry, topic: &str, pipeline: &Pipeline, answers: bool) -> Result<Latest> {
+    let key = key_schema(registry, topic, pipeline).await?.map(Arc::from);
+    let mut values = Vec::new();
+    for subject in service::value_subjects(pipeline, topic).into_iter().filter(|_| answers) {
+        let asked = async { registry.latest(&subject).await.map_err(Error::from) };
+        let version = in_time("schema registry", PATIENCE, asked).await;
+        // None yet, or one that makes no rows: the pipeline has not made room for it either.
+        values.extend(version.ok().and_then(|version| ValueSchema::parse(&version.schema.text).ok()).map(Arc::new));
+    }
+    Ok(Latest { values, key, ids: Vec::new() })
+}
+
 /// The newest schema of the record keys. Only where they are the primary key does it have to be there.
 async fn key_schema(registry: &Registry, topic: &str, pipeline: &Pipeline) -> Result<Option<String>> {
     let needed = pipeline.mode == Mode::Upsert && pipeline.key.is_none();
@@ -225,54 +248,36 @@ fn read(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).map_err(failed)
 }
 
-/// What all tables of a pipeline have in common.
-struct Asked<'a> {
-    settings: &'a Settings,
-    catalogs: &'a Catalogs,
-    pipeline: &'a Pipeline,
-}
-
-impl Asked<'_> {
-    async fn table(&self, table: &Table, wanted: Result<TableSchema>, mode: avro::Mode) -> Result<TableReport> {
-        let configured = service::format(self.settings, table);
-        let formats = service::lane_formats(self.settings, self.pipeline, table);
-        let name = table.table_ref().to_string();
-        let opened = async {
-            if catalog_is_new(self.settings, &table.catalog) {
-                return Ok(None);
-            }
-            let catalog = self.catalogs.get(self.settings, &table.catalog).await?;
-            catalog.load_table(&table.namespace, &table.name).await
-        };
-        let opened = in_time(&format!("table {name}"), PATIENCE, opened).await?;
-        let format = opened.as_ref().map_or(configured, |t| t.format()).to_string();
-        let mut report =
-            TableReport { table: name, format, compatible: false, exists: opened.is_some(), changes: vec![] };
-        match (wanted, opened) {
-            (Err(error), _) => report.changes.push(Change::impossible(error.to_string())),
-            (Ok(wanted), None) => {
-                report.compatible = true;
-                report.changes.extend(wanted.fields.iter().map(|f| Change::created(&f.name, &f.kind.to_string())));
-            }
-            (Ok(wanted), Some(opened)) => {
-                let own = opened.lake().schema();
-                if mode == avro::Mode::Upsert && !same_key(&own.key, &wanted.key) {
-                    let (has, asks) = (own.key.join(", "), wanted.key.join(", "));
-                    report.changes.push(Change::impossible(format!(
-                        "the table's identifier fields are [{has}], and the key of pipeline {} would be [{asks}]",
-                        self.pipeline.name
-                    )));
-                }
-                report.changes.extend(evolve(&own, &wanted, &formats, 0).changes.iter().map(Change::of));
-                report.compatible = !report.changes.iter().any(|c| c.action == "not_possible");
-            }
+/// The table as it is now; none where it does not exist yet.
+async fn open(settings: &Settings, catalogs: &Catalogs, table: &Table) -> Result<Option<OpenTable>> {
+    let opened = async {
+        if catalog_is_new(settings, &table.catalog) {
+            return Ok(None);
         }
-        Ok(report)
-    }
+        let catalog = catalogs.get(settings, &table.catalog).await?;
+        catalog.load_table(&table.namespace, &table.name).await
+    };
+    in_time(&format!("table {}", table.table_ref()), PATIENCE, opened).await
 }
 
-fn same_key(a: &[String], b: &[String]) -> bool {
-    a.len() == b.len() && a.iter().all(|name| b.contains(name))
+impl TableReport {
+    fn of(settings: &Settings, outlook: &Outlook<'_>, opened: Option<&OpenTable>) -> TableReport {
+        let created = outlook.created.fields.iter().map(|f| Change::created(&f.name, &f.kind.to_string()));
+        TableReport {
+            table: outlook.table.table_ref().to_string(),
+            format: opened.map_or(service::format(settings, outlook.table), OpenTable::format).to_string(),
+            compatible: outlook.is_possible(),
+            exists: opened.is_some(),
+            changes: created.chain(outlook.changes.iter().map(Change::of)).collect(),
+        }
+    }
+
+    /// That of a schema that makes no rows.
+    fn unreadable(settings: &Settings, table: &Table, opened: Option<&OpenTable>, why: &Error) -> TableReport {
+        let changes = vec![Difference::no_way(why.to_string())];
+        let outlook = Outlook { table, lake: None, created: TableSchema::default(), changes };
+        TableReport::of(settings, &outlook, opened)
+    }
 }
 
 impl Said {
@@ -304,12 +309,6 @@ impl Change {
             old_readers: meaning.old_readers,
             sentence: difference.to_string(),
         }
-    }
-
-    /// The schema as a whole makes no table.
-    fn impossible(why: String) -> Change {
-        let cannot = Difference::Cannot { path: String::new(), types: None, why: why.clone() };
-        Change { sentence: why, ..Change::of(&cannot) }
     }
 
     fn created(name: &str, kind: &str) -> Change {

@@ -9,7 +9,7 @@ use super::lanes::Lanes;
 use super::memory::Shares;
 use super::pipeline::TableRun;
 use super::retry::Waiting;
-use super::schemas::{Latest, Needs, check_pins};
+use super::schemas::{Latest, Needs, check_pins, differences};
 use super::table_task::TableTask;
 use super::tables::{self, event_shape, lane_formats};
 use super::{Catalogs, saved_index};
@@ -17,7 +17,7 @@ use crate::avro::{Decoder, EventShape, grown_columns};
 use crate::core::fold::Semantics;
 use crate::core::key_index::{KeyEncoder, KeyWidth};
 use crate::core::mutant::Mutants;
-use crate::core::schema::{TableFormat, TableSchema};
+use crate::core::schema::{Difference, TableFormat, TableSchema};
 use crate::core::writer::{Writer, WriterConfig};
 use crate::settings::{Mode, OnIncompatibleSchema, Pipeline, Settings, Table};
 use crate::table::LakeTable;
@@ -71,7 +71,8 @@ pub(super) async fn open_lanes<'p, 'w>(
             let Some(mut all) = wanted.next() else { continue };
             // A table that is created has what any of the newest schemas asks for.
             for other in wanted {
-                all = grown_columns(&all, &other, &[tables::format(settings, table)], None)?;
+                let grown = grown_columns(&all, &other, &[tables::format(settings, table)], None);
+                all = grown.map_err(|obstacle| Error::Decision(obstacle.to_string()))?;
             }
             all = all.common_to(&formats);
             let opening = tables::Opening { pipeline, table, telemetry: waiting.telemetry };
@@ -109,28 +110,9 @@ pub(super) fn columns_of(
     newest: &[TableSchema],
     formats: &[TableFormat],
 ) -> Result<TableSchema> {
-    let order_by = shape.order_by.as_deref();
-    let Some((first, others)) = tables.split_first() else {
-        return Err(Error::Internal(format!("pipeline {}: a lane without tables", pipeline.name)));
-    };
-    let mut columns = first.schema().common_to(formats);
-    for other in others {
-        columns = grown_columns(&columns, &other.schema(), formats, order_by).map_err(|e| {
-            Error::Config(format!(
-                "pipeline {}: tables {} and {} do not take the same rows: {e}",
-                pipeline.name,
-                first.name(),
-                other.name()
-            ))
-        })?;
-    }
+    let mut columns = shared_columns(tables, &pipeline.name, shape, formats)?;
     for wanted in newest {
-        let fits = |table: &Arc<dyn LakeTable>| {
-            let fits = grown_columns(&table.schema(), wanted, formats, order_by);
-            fits.map_err(|e| e.within(format_args!("table {}", table.name())))
-        };
-        let fit = tables.iter().try_for_each(|table| fits(table).map(drop));
-        match fit.and_then(|()| grown_columns(&columns, wanted, formats, order_by)) {
+        match followed(tables, &columns, shape, wanted, formats) {
             Ok(grown) => columns = grown,
             // Events of that schema go to the dead letters; the others go on.
             Err(why) if pipeline.on_incompatible_schema == OnIncompatibleSchema::DeadLetter => {
@@ -140,6 +122,56 @@ pub(super) fn columns_of(
         }
     }
     Ok(columns)
+}
+
+/// The columns in which a lane gathers the rows of its tables as they are: those of all of them.
+///
+/// # Errors
+/// [`Error::Config`] where the tables cannot take the same rows.
+pub(super) fn shared_columns(
+    tables: &[Arc<dyn LakeTable>],
+    pipeline: &str,
+    shape: &EventShape,
+    formats: &[TableFormat],
+) -> Result<TableSchema> {
+    let Some((first, others)) = tables.split_first() else {
+        return Err(Error::Internal(format!("pipeline {pipeline}: a lane without tables")));
+    };
+    let mut columns = first.schema().common_to(formats);
+    for other in others {
+        columns = grown_columns(&columns, &other.schema(), formats, shape.order_column()).map_err(|e| {
+            Error::Config(format!(
+                "pipeline {pipeline}: tables {} and {} do not take the same rows: {e}",
+                first.name(),
+                other.name()
+            ))
+        })?;
+    }
+    Ok(columns)
+}
+
+/// The columns with what a schema asks for besides, which each of the tables can follow.
+///
+/// # Errors
+/// [`Error::Decision`] with what is in the way.
+pub(super) fn followed(
+    tables: &[Arc<dyn LakeTable>],
+    columns: &TableSchema,
+    shape: &EventShape,
+    wanted: &TableSchema,
+    formats: &[TableFormat],
+) -> Result<TableSchema> {
+    let asked = [Arc::new(wanted.clone())];
+    for table in tables {
+        let changes = differences(&**table, columns, &asked, formats);
+        if let Some(obstacle) = changes.into_iter().find(Difference::is_obstacle) {
+            return Err(Error::Decision(format!("table {}: {obstacle}", table.name())));
+        }
+    }
+    let grown = grown_columns(columns, wanted, formats, shape.order_column());
+    let grown = grown.map_err(|obstacle| Error::Decision(obstacle.to_string()))?;
+    // The settings, too, have to make sense with the columns as they would be.
+    decoder(&grown, shape, None).map(|_| grown)
 }
 
 /// The writers of all tables, the lanes' decoders, and what values' schemas are held against.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::intake::SchemaAnswer;
 use crate::avro::{EventShape, Half, SchemaKind, SchemaText, ValueSchema};
-use crate::core::schema::{Asked, Fingerprint, Pins, TableFormat, TableSchema, plan_change};
+use crate::core::schema::{Asked, Difference, Fingerprint, Pins, SchemaChange, TableFormat, TableSchema, follow};
 use crate::settings::{Pipeline, SubjectStrategy};
 use crate::source::{Registry, RegistryError, Schema, Topology, Version};
 use crate::table::LakeTable;
@@ -147,14 +147,10 @@ impl Needs {
         let wanted = value.table_schema(self.key_schema.as_deref(), &self.shape, self.format_version);
         let wanted = [Arc::new(wanted.map_err(|error| error.to_string())?)];
         for table in &self.tables {
-            let asked = Asked {
-                table: &table.schema(),
-                last_field_id: 0,
-                names: &self.names,
-                wanted: &wanted,
-                formats: &self.formats,
-            };
-            plan_change(asked, String::new()).map_err(|obstacle| obstacle.to_string())?;
+            let changes = differences(&**table, &self.names, &wanted, &self.formats);
+            if let Some(obstacle) = changes.iter().find(|change| change.is_obstacle()) {
+                return Err(obstacle.to_string());
+            }
         }
         let [wanted] = wanted;
         Ok(Some(wanted))
@@ -182,6 +178,26 @@ impl Needs {
             Err(why) => SchemaAnswer::Incompatible(why),
         }
     }
+}
+
+/// What changes in a table so that it holds rows of the schemas, with everything that is in the way. The rows are gathered in
+/// columns with these `names`.
+pub(super) fn differences(
+    table: &dyn LakeTable,
+    names: &TableSchema,
+    wanted: &[Arc<TableSchema>],
+    formats: &[TableFormat],
+) -> Vec<Difference> {
+    let schema = table.schema();
+    let asked = Asked { table: &schema, last_field_id: schema.highest_id(), names, wanted, formats };
+    let mut followed = follow(asked);
+    if followed.obstacle().is_none()
+        && let Some(change) = SchemaChange::to(&schema, followed.clone(), String::new())
+        && let Err(why) = table.check_change(&change)
+    {
+        followed.changes.push(Difference::no_way(why.to_string()));
+    }
+    followed.changes
 }
 
 impl SchemaDesk {

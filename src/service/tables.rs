@@ -10,7 +10,7 @@ use crate::avro::{self, DeleteBy, EventShape};
 use crate::core::schema::{TableFormat, TableSchema};
 use crate::query::{Engine, Limits};
 use crate::settings::{self, CatalogKind, Delete, Mode, Pipeline, Settings, SqlUri, Transform};
-use crate::table::delta::{DeltaCatalog, DeltaConfig, DeltaTable};
+use crate::table::delta::{self, DeltaCatalog, DeltaConfig, DeltaTable};
 use crate::table::iceberg::{self, CatalogConfig, CatalogHandle, IcebergTable, SortColumn, TableSpec};
 use crate::table::{Catalog, LakeTable, OpenTable, Outcome};
 use crate::telemetry::{Dependency, PipelineTelemetry, Task};
@@ -166,20 +166,13 @@ pub(super) async fn open_table(
     Opening { pipeline, table, telemetry }: &Opening<'_>,
     wanted: &TableSchema,
 ) -> Result<Arc<dyn LakeTable>> {
-    let spec = || TableSpec {
-        schema: wanted.clone(),
-        format_version: table.format_version,
-        partition_by: table.partition_by.iter().map(|p| (transform(&p.transform), p.column.clone())).collect(),
-        sort_by: table.sort_by.iter().map(sort_column).collect(),
-        pipeline: pipeline.name.clone(),
-    };
     if let Catalog::Delta(delta) = catalog {
         delta.check_store().await?;
     }
     let opened = match catalog.load_table(&table.namespace, &table.name).await? {
         Some(opened) => opened,
         None => {
-            let created = catalog.create_table(&table.namespace, &table.name, spec()).await?;
+            let created = catalog.create_table(&table.namespace, &table.name, spec(pipeline, table, wanted)).await?;
             tracing::info!(table = created.lake().name(), "table created");
             created
         }
@@ -195,6 +188,34 @@ pub(super) async fn open_table(
         OpenTable::Delta(delta) => waiting.until_reachable(|| prepare(delta, &wanted.key)).await?,
     }
     Ok(lake)
+}
+
+/// The table of these columns, as the settings ask for it.
+fn spec(pipeline: &Pipeline, table: &settings::Table, columns: &TableSchema) -> TableSpec {
+    TableSpec {
+        schema: columns.clone(),
+        format_version: table.format_version,
+        partition_by: table.partition_by.iter().map(|p| (transform(&p.transform), p.column.clone())).collect(),
+        sort_by: table.sort_by.iter().map(sort_column).collect(),
+        pipeline: pipeline.name.clone(),
+    }
+}
+
+/// Checks that a table of these columns can be created.
+///
+/// # Errors
+/// [`Error::Config`] with what is wrong.
+pub(super) fn check_spec(
+    settings: &Settings,
+    pipeline: &Pipeline,
+    table: &settings::Table,
+    columns: &TableSchema,
+) -> Result<()> {
+    let spec = spec(pipeline, table, columns);
+    match format(settings, table) {
+        TableFormat::Delta => delta::check_spec(&spec),
+        _ => iceberg::check_spec(spec),
+    }
 }
 
 async fn prepare(table: &DeltaTable, key: &[String]) -> Result<()> {

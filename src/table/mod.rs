@@ -129,6 +129,12 @@ pub trait LakeTable: Send + Sync {
     /// deleted rows left out.
     async fn rows(&self, file: &LiveFile, columns: &[String]) -> Result<BoxStream<'static, Result<FileRows>>>;
 
+    /// Checks that the table's format can make this change of the columns as of the last load. Nothing is written.
+    ///
+    /// # Errors
+    /// [`crate::Error::Decision`] with what is in the way.
+    fn check_change(&self, change: &SchemaChange) -> Result<()>;
+
     /// Writes new data files for an attempt. They become part of the table only by a later [`LakeTable::commit`].
     async fn write(&self, attempt: &str, rows: NewRows) -> Result<Vec<WrittenFile>>;
 

@@ -31,3 +31,4 @@ mod schema_ids;
 mod takeover;
 mod types;
 mod values;
+mod verdict;

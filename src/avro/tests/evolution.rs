@@ -328,3 +328,29 @@ fn an_order_column_becomes_wider_only_where_its_values_keep_their_order() {
     let mut plain = Decoder::new(&wanted(&n("int")), &upsert(&["id"]), encode()).unwrap();
     plain.grow(2, &parsed(&n("double")), &wanted(&n("double")), &formats).unwrap();
 }
+
+/// A column that is renamed again and again stays one column, until it has more names than are kept: then the schema is refused.
+#[test]
+fn a_column_has_a_bounded_number_of_names_and_two_columns_never_become_one() {
+    let named = |n: usize| {
+        let aliases = n.checked_sub(1).map_or_else(String::new, |before| format!(r#""aliases":["n{before}"],"#));
+        with_fields(&format!(r#",{{"name":"n{n}",{aliases}"type":"int"}}"#))
+    };
+    let shape = upsert(&["id"]);
+    let wanted = |text: &str| Arc::new(table_schema(text, None, &shape, 3).unwrap());
+    let formats = [TableFormat::IcebergV3];
+    let mut decoder = Decoder::new(&wanted(&named(0)), &shape, encode()).unwrap();
+    for n in 0..=100 {
+        decoder.grow(n as u32, &parsed(&named(n)), &wanted(&named(n)), &formats).unwrap();
+    }
+    let refused = decoder.grow(101, &parsed(&named(101)), &wanted(&named(101)), &formats).unwrap_err().to_string();
+    assert!(refused.contains("column n101: it would be known by more than 100 other names"), "{refused}");
+    for (n, expected) in [(0, Pushed::Row), (57, Pushed::Row), (100, Pushed::Row)] {
+        assert_eq!(push(&mut decoder, 0, None, Some(&wire(n, &[long(1), long(n.into())].concat()))), expected);
+    }
+    let needed = push(&mut decoder, 0, None, Some(&wire(101, &[2, 0])));
+    assert_eq!(needed, Pushed::NeedsSchema { id: 101, of: Half::Value }, "it was refused as a whole");
+    let rows = decoder.finish().unwrap().batch;
+    assert_eq!(rows.num_columns(), 2, "one column under all of its names");
+    assert_eq!(rows.column(1).as_primitive::<Int32Type>().values()[..], [0, 57, 100]);
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::TableSchema;
-use super::evolve::{Difference, evolve};
+use super::evolve::{Difference, Evolution, evolve};
 use super::names::learn_former_names;
 use super::promote::TableFormat;
 
@@ -37,31 +37,43 @@ pub struct Asked<'a> {
     pub formats: &'a [TableFormat],
 }
 
+/// What becomes of the table so that it holds the rows, up to the first schema that it cannot follow.
+#[must_use]
+pub fn follow(asked: Asked<'_>) -> Evolution {
+    let (schema, last_id) = (TableSchema::clone(asked.table), asked.last_field_id);
+    let mut followed = Evolution { changes: Vec::new(), schema, last_id };
+    for wanted in asked.wanted {
+        // Again for each: a column that was added a moment ago may have had other names.
+        learn_former_names(&mut followed.schema, asked.names);
+        let mut next = evolve(&followed.schema, wanted, asked.formats, followed.last_id);
+        next.changes.splice(0..0, followed.changes);
+        followed = next;
+        if followed.obstacle().is_some() {
+            break;
+        }
+    }
+    followed
+}
+
 /// The change that lets the table hold the rows; `None` where it holds them as it is. `id` names it.
 ///
 /// # Errors
 /// The difference that the table cannot follow.
 pub fn plan_change(asked: Asked<'_>, id: String) -> Result<Option<SchemaChange>, Difference> {
-    if asked.wanted.is_empty() {
-        return Ok(None);
+    let followed = follow(asked);
+    if let Some(obstacle) = followed.obstacle() {
+        return Err(obstacle.clone());
     }
-    let mut to = TableSchema::clone(asked.table);
-    let (mut changes, mut last_id) = (Vec::new(), asked.last_field_id);
-    for wanted in asked.wanted {
-        // Again for each: a column that was added a moment ago may have had other names.
-        learn_former_names(&mut to, asked.names);
-        let evolution = evolve(&to, wanted, asked.formats, last_id);
-        if let Some(obstacle) = evolution.obstacle() {
-            return Err(obstacle.clone());
-        }
-        last_id = evolution.last_id;
-        changes.extend(evolution.changes);
-        to = evolution.schema;
+    Ok(SchemaChange::to(asked.table, followed, id))
+}
+
+impl SchemaChange {
+    /// The change that makes `after` of a table's columns; `None` where they stay. `id` names it.
+    #[must_use]
+    pub fn to(from: &Arc<TableSchema>, after: Evolution, id: String) -> Option<SchemaChange> {
+        let Evolution { changes, schema, .. } = after;
+        (!changes.is_empty()).then(|| SchemaChange { from: from.clone(), to: Arc::new(schema), changes, id })
     }
-    if changes.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(SchemaChange { from: asked.table.clone(), to: Arc::new(to), changes, id }))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::constant::{forget, have_defaults};
 use super::names::{Named, matches};
 use super::promote::{Fit, TableFormat, fit, same_type};
+use super::size::{GROWN_ROW_BYTES_MAX, memory_of, row_bytes};
 use super::union::branches_of;
 use super::{Constant, Field, TableSchema, Type};
 
@@ -43,7 +44,7 @@ pub enum Difference {
     },
     /// The table cannot follow.
     Cannot {
-        /// Where.
+        /// Where; empty where the schema as a whole is meant.
         path: String,
         /// The table's type, and the one that the schema asks for, where types are the matter.
         types: Option<(Type, Type)>,
@@ -63,11 +64,25 @@ pub struct Evolution {
     pub last_id: i32,
 }
 
+impl Difference {
+    /// That a schema as a whole cannot be followed.
+    #[must_use]
+    pub fn no_way(why: String) -> Difference {
+        Difference::Cannot { path: String::new(), types: None, why }
+    }
+
+    /// Whether the table cannot follow.
+    #[must_use]
+    pub fn is_obstacle(&self) -> bool {
+        matches!(self, Difference::Cannot { .. })
+    }
+}
+
 impl Evolution {
     /// The first difference that the table cannot follow.
     #[must_use]
     pub fn obstacle(&self) -> Option<&Difference> {
-        self.changes.iter().find(|change| matches!(change, Difference::Cannot { .. }))
+        self.changes.iter().find(|change| change.is_obstacle())
     }
 }
 
@@ -82,6 +97,7 @@ pub fn evolve(table: &TableSchema, wanted: &TableSchema, formats: &[TableFormat]
     for name in &table.key {
         keep_key(name, table, wanted, &mut fields, &mut changes);
     }
+    changes.extend(too_wide(&table.fields, &fields, &changes));
     Evolution { changes, schema: TableSchema { fields, key: table.key.clone() }, last_id }
 }
 
@@ -123,6 +139,25 @@ fn keep_key(
     if let Some(kept) = place.and_then(|at| fields.get_mut(at)) {
         *kept = column.clone();
     }
+}
+
+/// What is in the way where the changes make rows too wide to be gathered: a table that has grown so could not be written
+/// any more. One that is as wide already gets no wider.
+fn too_wide(before: &[Field], after: &[Field], changes: &[Difference]) -> Option<Difference> {
+    let (had, has) = (row_bytes(before), row_bytes(after));
+    if has <= GROWN_ROW_BYTES_MAX || has <= had {
+        return None;
+    }
+    let grows = changes.iter().filter_map(|change| match change {
+        Difference::Add { path, kind, .. } | Difference::Widen { path, to: kind, .. } => Some((memory_of(kind), path)),
+        _ => None,
+    });
+    let (_, path) = grows.max_by_key(|(bytes, _)| *bytes)?;
+    let why = format!(
+        "with it a row of the table takes {has} bytes even where all is null, and {GROWN_ROW_BYTES_MAX} are possible: use \
+         bytes instead of wide fixed types, or read the topic into a new table"
+    );
+    Some(Difference::Cannot { path: path.clone(), types: None, why })
 }
 
 struct Growth<'a> {
@@ -318,6 +353,7 @@ impl std::fmt::Display for Difference {
             Difference::Cannot { path, types: Some((from, to)), why } => {
                 write!(f, "column {path} is {from} in the table and cannot become {to}: {why}")
             }
+            Difference::Cannot { path, types: None, why } if path.is_empty() => f.write_str(why),
             Difference::Cannot { path, types: None, why } => write!(f, "column {path}: {why}"),
         }
     }

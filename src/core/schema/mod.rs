@@ -7,16 +7,18 @@ mod evolve;
 mod names;
 mod pins;
 mod promote;
+mod size;
 mod union;
 mod verdict;
 
 pub use self::arrow::{Absent, FIELD_ID_KEY, default_of, field_id, other_names, to_arrow};
-pub use self::change::{Asked, SchemaChange, plan_change};
+pub use self::change::{Asked, SchemaChange, follow, plan_change};
 pub use self::constant::Constant;
 pub use self::evolve::{Difference, Evolution, evolve};
-pub use self::names::{Named, check_names, learn_names, matches};
+pub use self::names::{NAMES_MAX, Named, check_names, crowded, learn_names, matches};
 pub use self::pins::{Fingerprint, PINS_MAX, Pins, Repinned};
 pub use self::promote::{TableFormat, same_type};
+pub use self::size::{GROWN_ROW_BYTES_MAX, memory_of, row_bytes};
 pub use self::union::{TAG, branches_of, union_of};
 pub use self::verdict::{Verdict, verdict};
 

@@ -59,6 +59,10 @@ const DEPTH_MAX: usize = 32;
 /// How long a name may be: Delta's and Hive's catalogs keep no longer ones.
 const NAME_BYTES_MAX: usize = 255;
 
+/// By how many other names a column can be known. They are kept with the columns wherever these go, and a topic may have any
+/// number of schemas; without a name of an older schema, its events would go into a column of their own.
+pub const NAMES_MAX: usize = 100;
+
 /// Refuses names that engines would mistake for each other or for paths, and columns that are too deep inside of others: at
 /// every depth, each is to be one column for everybody.
 ///
@@ -103,6 +107,32 @@ fn check_level(fields: &[Field], within: &str, depth: usize) -> Result<(), Strin
     Ok(())
 }
 
+/// The path of a column that is known by more than [`NAMES_MAX`] other names, and by fewer in `before`, whose columns are
+/// the first of `after`.
+#[must_use]
+pub fn crowded(before: &[Field], after: &[Field]) -> Option<String> {
+    after.iter().enumerate().find_map(|(at, column)| {
+        let known = before.get(at);
+        if column.aliases.len() > NAMES_MAX.max(known.map_or(0, |known| known.aliases.len())) {
+            return Some(column.name.clone());
+        }
+        let below = match (&column.kind, known.map(|known| &known.kind)) {
+            (Type::Struct(fields), Some(Type::Struct(known))) => crowded(known, fields)?,
+            (Type::Struct(fields), _) => crowded(&[], fields)?,
+            (Type::List(element), Some(Type::List(known))) => crowded_inside(known, element)?,
+            (Type::List(element), _) => crowded(&[], std::slice::from_ref(element))?,
+            (Type::Map(_, value), Some(Type::Map(_, known))) => crowded_inside(known, value)?,
+            (Type::Map(_, value), _) => crowded(&[], std::slice::from_ref(value))?,
+            _ => return None,
+        };
+        Some(format!("{}.{below}", column.name))
+    })
+}
+
+fn crowded_inside(before: &Field, after: &Field) -> Option<String> {
+    crowded(std::slice::from_ref(before), std::slice::from_ref(after))
+}
+
 /// Notes on the table's columns the other names under which `wanted` knows them, at every depth: events of older schemas
 /// carry those names.
 pub fn learn_names(table: &mut TableSchema, wanted: &TableSchema) {
@@ -139,7 +169,9 @@ fn note_names<'w, N: Iterator<Item = &'w String>>(
     for (field, place) in known.iter().zip(places) {
         let Some(column) = place.and_then(|at| columns.get_mut(at)) else { continue };
         for name in names_of(field) {
-            if !own.contains(name) && !column.aliases.contains(name) {
+            // No field of that name is ever a column.
+            let strange = name.len() > NAME_BYTES_MAX;
+            if !strange && !own.contains(name) && !column.aliases.contains(name) {
                 column.aliases.push(name.clone());
             }
         }

@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use super::*;
 use crate::core::history::VectorRead;
 use crate::core::offsets::{Position, Start, TopicPositions};
-use crate::core::schema::{Field, TableSchema, Type};
+use crate::core::schema::{Field, SchemaChange, TableSchema, Type};
 use crate::files::WrittenFile;
 use crate::table::iceberg::{CatalogConfig, CatalogKind, IcebergTable, REASON, TableSpec, open_catalog};
 use crate::table::{Diff, FileRows, LiveFile, NewRows};
@@ -99,6 +99,10 @@ impl LakeTable for Troubled {
 
     async fn rows(&self, file: &LiveFile, columns: &[String]) -> Result<BoxStream<'static, Result<FileRows>>> {
         self.table.rows(file, columns).await
+    }
+
+    fn check_change(&self, change: &SchemaChange) -> Result<()> {
+        self.table.check_change(change)
     }
 
     async fn write(&self, attempt: &str, rows: NewRows) -> Result<Vec<WrittenFile>> {

@@ -179,6 +179,14 @@ fn sort_text(sort: &SortColumn) -> String {
 }
 
 /// Version 0 of a table.
+/// Checks that a spec makes a Delta table.
+///
+/// # Errors
+/// [`Error::Config`] with what is wrong.
+pub fn check_spec(spec: &TableSpec) -> Result<()> {
+    creation(spec, "").map(drop)
+}
+
 fn creation(spec: &TableSpec, attempt: &str) -> Result<Vec<Action>> {
     let mut configuration =
         BTreeMap::from([(ENABLE_VECTORS.to_owned(), "true".to_owned()), (PIPELINE.to_owned(), spec.pipeline.clone())]);

@@ -32,7 +32,7 @@ use futures::stream::BoxStream;
 use iceberg::spec::{NullOrder, PartitionSpec, SortDirection, SortField, SortOrder, Transform};
 use tokio::sync::MutexGuard;
 
-pub use self::create::{DeltaCatalog, DeltaConfig};
+pub use self::create::{DeltaCatalog, DeltaConfig, check_spec};
 pub use self::history::{KEY, STARTS};
 pub use self::scan::{DeltaFile, DeltaScan};
 pub use self::schema::{Columns, Mapping};
@@ -43,7 +43,7 @@ use self::log::Log;
 use self::state::State;
 use self::vector::VectorCache;
 use crate::core::history::{SnapshotId, View};
-use crate::core::schema::{TableSchema, to_arrow};
+use crate::core::schema::{SchemaChange, TableSchema, to_arrow};
 use crate::error::{Error, Result};
 use crate::files::{Store, WriteTarget, WrittenFile, conform, respell, write_data_files};
 use crate::table::iceberg::{SCHEMAS, to_iceberg_schema};
@@ -406,6 +406,10 @@ impl LakeTable for DeltaTable {
         let entry = entry.ok_or_else(|| Error::Internal(format!("table {}: {} is not live", self.name, file.path)))?;
         let file = DeltaFile { entry, records: file.records };
         self.read_file(&self.head().columns, &file, columns).await.map_err(|e| self.in_context(e))
+    }
+
+    fn check_change(&self, change: &SchemaChange) -> Result<()> {
+        evolve::grow(&self.head(), change).map(drop)
     }
 
     async fn write(&self, attempt: &str, rows: NewRows) -> Result<Vec<WrittenFile>> {

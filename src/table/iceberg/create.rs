@@ -80,6 +80,16 @@ impl CatalogHandle {
     }
 }
 
+/// Checks that a spec makes a table.
+///
+/// # Errors
+/// [`Error::Config`] with what is wrong.
+pub fn check_spec(spec: TableSpec) -> Result<()> {
+    let Creation { schema, spec, .. } = creation(spec, None)?;
+    let bound = spec.bind(schema);
+    bound.map(drop).map_err(|e| Error::Config(format!("cannot partition the table: {}", e.message())))
+}
+
 fn creation(mut spec: TableSpec, location: Option<String>) -> Result<Creation> {
     if spec.schema.fields.iter().any(|f| f.id == 0) {
         spec.schema.number();

@@ -27,7 +27,7 @@ use iceberg::spec::{FormatVersion, TableMetadata};
 use uuid::Uuid;
 
 pub use self::catalog::{CatalogConfig, CatalogHandle, CatalogKind, open_catalog};
-pub use self::create::{SortColumn, TableSpec};
+pub use self::create::{SortColumn, TableSpec, check_spec};
 pub use self::history::{ATTEMPT, OFFSETS, PIPELINE, REASON, SCHEMAS, VERSION};
 pub use self::scan::{ScanDeletes, ScanFile, ScanPlan};
 use self::schema::current_schema;
@@ -38,7 +38,7 @@ use self::deletes::DeleteCache;
 use self::live::Live;
 use self::manifests::ManifestCache;
 use crate::core::history::{SnapshotId, View};
-use crate::core::schema::{TableSchema, to_arrow};
+use crate::core::schema::{SchemaChange, TableSchema, to_arrow};
 use crate::error::{Error, Result};
 use crate::files::{Store, WriteTarget, WrittenFile, conform, read_rows, write_data_files};
 use crate::table::{Change, Diff, FileRows, LakeTable, LiveFile, NewRows, Outcome};
@@ -288,6 +288,10 @@ impl LakeTable for IcebergTable {
         };
         let deleted = self.deletes.union(&self.store, &file.path, &deletes).await.map_err(|e| self.in_context(e))?;
         read_rows(&self.store, &file.path, &state.schema, columns, deleted).await.map_err(|e| self.in_context(e))
+    }
+
+    fn check_change(&self, change: &SchemaChange) -> Result<()> {
+        schema::grow(&self.state().loaded.metadata, change).map(drop)
     }
 
     async fn write(&self, attempt: &str, rows: NewRows) -> Result<Vec<WrittenFile>> {

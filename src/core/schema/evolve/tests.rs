@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::schema::{learn_names, union_of, verdict};
+use crate::core::schema::{crowded, learn_names, union_of, verdict};
 
 const V2: &[TableFormat] = &[TableFormat::IcebergV2];
 const V3: &[TableFormat] = &[TableFormat::IcebergV3];
@@ -346,4 +346,58 @@ fn every_difference_has_a_verdict_of_its_own() {
     ];
     let actions: Vec<&str> = all.iter().map(|d| verdict(d).action).collect();
     assert_eq!(actions, ["add_column", "widen", "rename", "make_optional", "not_possible"]);
+}
+
+#[test]
+fn a_table_never_grows_into_rows_that_cannot_be_gathered() {
+    const MEGABYTE: u32 = 1 << 20;
+    let wide = |range: std::ops::Range<u32>| range.map(|n| optional(&format!("w{n}"), Type::Fixed(MEGABYTE)));
+    let small = |bytes| optional("small", Type::Fixed(bytes));
+    let table: Vec<Field> = wide(0..63).collect();
+    for formats in [V2, V3, DELTA] {
+        // To the byte.
+        let fits: Vec<Field> = wide(63..64).collect();
+        assert_eq!(changes(table.clone(), fits, formats), ["adds column w63 (fixed[1048576])"]);
+        let beyond: Vec<Field> = wide(63..64).chain([small(1)]).collect();
+        let found = changes(table.clone(), beyond, formats);
+        let expected =
+            "column w63: with it a row of the table takes 67108865 bytes even where all is null, and 67108864 are";
+        assert!(found.len() == 3 && found[2].starts_with(expected), "{found:?}");
+        let inside = vec![optional("s", Type::Struct(vec![small(MEGABYTE)]))];
+        let found = changes(table.clone(), inside, formats);
+        assert!(found.last().unwrap().starts_with("column s: with it a row of the table takes 67108865"), "{found:?}");
+    }
+    // One that others made wider still takes what it holds, and may lose what it need not have.
+    let wider: Vec<Field> = wide(0..70).map(|f| Field { required: true, ..f }).collect();
+    assert_eq!(
+        changes(wider.clone(), wide(1..70).map(|f| Field { required: true, ..f }).collect(), V3),
+        ["lets column w0 be null"]
+    );
+    assert_eq!(evolve(&schema(wider), &schema(vec![small(1)]), V3, 99).changes.len(), 72);
+}
+
+#[test]
+fn the_names_of_a_column_are_bounded_at_every_depth() {
+    let names = |range: std::ops::Range<usize>| range.map(|n| format!("a{n}")).collect::<Vec<_>>();
+    let known = |range| Field { aliases: names(range), ..optional("x", Type::Int) };
+    let deep = |field: Field| {
+        let record = Type::Struct(vec![field]);
+        vec![optional("s", record.clone()), optional("m", map(list(record)))]
+    };
+    for (before, after, expected) in [
+        (known(0..0), known(0..100), None),
+        (known(0..0), known(0..101), Some("s.x")),
+        (known(0..100), known(0..101), Some("s.x")),
+        // What others gave a column is no reason to refuse everything.
+        (known(0..150), known(0..150), None),
+        (known(0..150), known(0..151), Some("s.x")),
+    ] {
+        assert_eq!(crowded(&deep(before), &deep(after)).as_deref(), expected);
+    }
+    assert_eq!(crowded(&[], &deep(known(0..101))).as_deref(), Some("s.x"), "a new column");
+    let inside = |field: Field| vec![optional("m", map(list(Type::Struct(vec![field]))))];
+    assert_eq!(crowded(&inside(known(0..9)), &inside(known(0..101))).as_deref(), Some("m.value.element.x"));
+    let mut table = schema(vec![optional("x", Type::Int)]);
+    learn_names(&mut table, &schema(vec![also(&[&"y".repeat(256)], optional("x", Type::Int))]));
+    assert_eq!(table.fields[0].aliases, [""; 0], "no column is ever called so");
 }
