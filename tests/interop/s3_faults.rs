@@ -134,7 +134,7 @@ fn a_busy_store_is_waited_for_and_one_table_s_outage_loses_nothing() {
         scenario.produce(100, 200);
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert!(process.stderr().contains("does not answer; waiting"), "it says so: {}", process.stderr());
+    process.wait_for_stderr("does not answer; waiting", LIMIT);
     down.store(false, Ordering::SeqCst);
     let (table, expected) = (scenario.table(), scenario.expected());
     eventually("both tables have everything", LIMIT, || {

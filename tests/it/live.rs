@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use firn::service::{self, Progress, RunOptions};
@@ -49,33 +49,39 @@ struct Running {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<firn::Result<()>>,
     logged: Logged,
-    _log: tracing::subscriber::DefaultGuard,
+    _log: Option<tracing::subscriber::DefaultGuard>,
 }
 
 impl Running {
     fn start(world: &World) -> Running {
+        // With one subscriber alone, whatever another test's thread says first is never logged by anybody.
+        static ANOTHER: OnceLock<tracing::Dispatch> = OnceLock::new();
+        let silent = || tracing_subscriber::fmt().with_writer(std::io::sink).finish();
+        ANOTHER.get_or_init(|| tracing::Dispatch::new(silent()));
         let logged = Logged::default();
         let writer = logged.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         let log = tracing::subscriber::set_default(subscriber);
+        Running { _log: Some(log), ..Running::start_beside(world, logged) }
+    }
+
+    /// Another member of the group, that logs where the first one does.
+    fn start_beside(world: &World, logged: Logged) -> Running {
         let (progress, stop) = (Arc::new(Progress::default()), CancellationToken::new());
         let reports = BTreeMap::from([("p".to_owned(), progress.clone())]);
         let options = RunOptions { progress: reports, ..RunOptions::default() };
         let (settings, token) = (Settings::load(&world.config()).unwrap(), stop.clone());
         let task = tokio::spawn(async move { service::run(&settings, &options, &token).await });
-        Running { progress, stop, task, logged, _log: log }
+        Running { progress, stop, task, logged, _log: None }
+    }
+
+    fn events(&self) -> u64 {
+        self.progress.events.load(Ordering::Relaxed)
     }
 
     /// Waits until the first table has this many events.
     async fn until(&self, events: u64) {
-        let begun = Instant::now();
-        while self.progress.events.load(Ordering::Relaxed) < events {
-            assert!(
-                begun.elapsed() < Duration::from_secs(60) && !self.task.is_finished(),
-                "{events} events do not come"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(&format!("{events} events"), || !self.task.is_finished(), || self.events() >= events).await;
     }
 
     /// Ends in order, with everything committed; what was logged.
@@ -86,6 +92,14 @@ impl Running {
     }
 }
 
+async fn until(what: &str, is_alive: impl Fn() -> bool, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60) && is_alive(), "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// A commit of a table: the offsets of partition 0 that it brought, how many rows it added, and its columns afterwards.
 #[derive(Debug)]
 struct Commit {
@@ -93,6 +107,13 @@ struct Commit {
     next: i64,
     added: u64,
     columns: Vec<String>,
+    /// The columns at every depth, as the format writes them.
+    schema: String,
+}
+
+/// The commits that change columns at any depth. The first one of all has those that the table was created with.
+fn changes(commits: &[Commit]) -> Vec<&Commit> {
+    commits.windows(2).filter(|pair| pair[0].schema != pair[1].schema).map(|pair| &pair[1]).collect()
 }
 
 /// All commits of the Iceberg table, oldest first; nothing else ever touched its metadata.
@@ -114,6 +135,7 @@ async fn iceberg_commits(world: &World) -> Vec<Commit> {
             next: partition["next"].as_i64().unwrap(),
             added: summary.get("added-records").map_or(0, |n| n.parse().unwrap()),
             columns: schema.as_struct().fields().iter().map(|f| f.name.clone()).collect(),
+            schema: serde_json::to_string(schema.as_struct()).unwrap(),
         }
     };
     snapshots.iter().map(one).collect()
@@ -125,13 +147,14 @@ fn delta_commits(world: &World) -> Vec<Commit> {
     let mut files: Vec<_> = std::fs::read_dir(log).unwrap().map(|f| f.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "json"));
     files.sort();
-    let (mut commits, mut columns, mut from) = (Vec::new(), Vec::new(), 0);
+    let (mut commits, mut columns, mut text_of, mut from) = (Vec::new(), Vec::new(), String::new(), 0);
     for file in files {
         let text = std::fs::read_to_string(file).unwrap();
         let actions: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let (mut added, mut next) = (0, from);
         for action in &actions {
             if let Some(schema) = action["metaData"]["schemaString"].as_str() {
+                text_of = schema.to_owned();
                 let schema: Value = serde_json::from_str(schema).unwrap();
                 let fields = schema["fields"].as_array().unwrap();
                 columns = fields.iter().map(|f| f["name"].as_str().unwrap().to_owned()).collect();
@@ -145,7 +168,7 @@ fn delta_commits(world: &World) -> Vec<Commit> {
                 added += stats["numRecords"].as_u64().unwrap();
             }
         }
-        commits.push(Commit { from, next, added, columns: columns.clone() });
+        commits.push(Commit { from, next, added, columns: columns.clone(), schema: text_of.clone() });
         from = next;
     }
     commits.split_off(1)
@@ -341,4 +364,197 @@ async fn members_that_see_a_field_at_different_times_write_the_same_default() {
         let key = found["id"].as_i64().unwrap();
         assert_eq!(found, row(key, 5, own(key), true));
     }
+}
+
+/// The commits of whichever of the two tables is among the settings.
+async fn commits(world: &World, table: &str) -> Vec<Commit> {
+    if table == DELTA { delta_commits(world) } else { iceberg_commits(world).await }
+}
+
+fn name(table: &str) -> &'static str {
+    if table == DELTA { "lake.market.trades" } else { "ice.market.trades" }
+}
+
+/// Records at every depth, each with these fields behind its first.
+fn nested(more: &str) -> String {
+    let record =
+        |name: &str| format!(r#"{{"type":"record","name":"{name}","fields":[{{"name":"a","type":"int"}}{more}]}}"#);
+    let list = |items: &str| format!(r#"{{"type":"array","items":{items}}}"#);
+    let fields = [
+        ("s", record("S")),
+        ("o", format!(r#"["null",{}]"#, record("O"))),
+        ("l", list(&record("L"))),
+        ("ll", list(&list(&record("M")))),
+        ("m", format!(r#"{{"type":"map","values":{}}}"#, record("V"))),
+        (
+            "d",
+            format!(
+                r#"["null",{{"type":"record","name":"D","fields":[{{"name":"in","type":{}}}]}}]"#,
+                list(&record("E"))
+            ),
+        ),
+    ];
+    let field = |(name, kind): &(&str, String)| format!(r#",{{"name":"{name}","type":{kind}}}"#);
+    schema(&fields.iter().map(field).collect::<String>())
+}
+
+/// A value of [`nested`] that has these at every depth.
+fn full(id: i64, of: &[Value]) -> Value {
+    json!({"id": id, "s": of[0], "o": of[0], "l": of, "ll": [[], of], "m": {"k": of[0]}, "d": {"in": of}})
+}
+
+/// One that has none but where it must.
+fn bare(id: i64, one: &Value) -> Value {
+    json!({"id": id, "s": one, "o": null, "l": [], "ll": [[]], "m": {}, "d": null})
+}
+
+/// D1: fields come up at every depth where nothing is: their parents are null, their lists are empty.
+#[tokio::test]
+async fn fields_are_added_at_every_depth_also_where_their_parents_are_null_or_empty() {
+    let (before, after) = (nested(""), nested(r#",{"name":"b","type":["null","string"],"default":null}"#));
+    for table in [ICEBERG, ICEBERG_V3, DELTA] {
+        let world = world(&[table], "").await;
+        let old = register(&world, &before);
+        let running = Running::start(&world);
+        let one = json!({"a": 1});
+        world.send(0, &[encode(old, &before, full(1, std::slice::from_ref(&one)))]);
+        running.until(1).await;
+        let new = register(&world, &after);
+        let null = json!({"a": 2, "b": null});
+        world.send(0, &[encode(new, &after, bare(2, &null))]);
+        running.until(2).await;
+        let some = [json!({"a": 3, "b": "x"}), null, json!({"a": 4, "b": "y"})];
+        world.send(0, &[encode(new, &after, full(3, &some)), encode(old, &before, bare(4, &one))]);
+        running.until(4).await;
+        running.end().await;
+
+        let commits = commits(&world, table).await;
+        let changes = changes(&commits);
+        assert_eq!(changes.len(), 1, "{commits:#?}");
+        assert_eq!((changes[0].from, changes[0].added), (1, 1), "with the first event, though it has none of them");
+        let (some, one) = ([json!({"a": 3, "b": "x"}), json!({"a": 2}), json!({"a": 4, "b": "y"})], &one);
+        let bare = |id, s| json!({"id": id, "s": s, "l": [], "ll": [[]], "m": {}});
+        let expected =
+            [full(1, std::slice::from_ref(one)), bare(2, json!({"a": 2})), full(3, &some), bare(4, one.clone())];
+        assert_eq!(rows(&world, name(table)).await, expected, "{table}");
+    }
+}
+
+/// D3: a list of several elements that gain a field is one new column, in one commit with its data.
+#[tokio::test]
+async fn a_list_of_several_records_that_gain_a_field_is_one_change_in_the_commit_of_its_rows() {
+    let list = |more: &str| {
+        schema(&format!(
+            r#",{{"name":"l","type":{{"type":"array","items":{{"type":"record","name":"L","fields":[
+                {{"name":"x","type":"int"}}{more}]}}}}}}"#
+        ))
+    };
+    let (before, after) = (list(""), list(r#",{"name":"y","type":["null","long"]}"#));
+    for table in [ICEBERG, ICEBERG_V3, DELTA] {
+        let world = world(&[table], "").await;
+        let old = register(&world, &before);
+        let running = Running::start(&world);
+        world.send(0, &[encode(old, &before, json!({"id": 1, "l": [{"x": 1}, {"x": 2}]}))]);
+        running.until(1).await;
+        let new = register(&world, &after);
+        let elements = json!([{"x": 1, "y": 10}, {"x": 2, "y": null}, {"x": 3, "y": 30}, {"x": 4, "y": 40}]);
+        world.send(0, &[encode(new, &after, json!({"id": 2, "l": elements}))]);
+        running.until(2).await;
+        world.send(0, &[encode(new, &after, json!({"id": 3, "l": elements}))]);
+        running.until(3).await;
+        let logged = running.end().await;
+        assert_eq!(logged.count("columns changed"), 1);
+
+        let commits = commits(&world, table).await;
+        let changes = changes(&commits);
+        assert_eq!(changes.len(), 1, "{commits:#?}");
+        assert_eq!((changes[0].from, changes[0].next, changes[0].added), (1, 2, 1), "{commits:#?}");
+        assert_eq!(changes[0].schema.matches(r#""name":"y""#).count(), 1, "{}", changes[0].schema);
+        let elements = json!([{"x": 1, "y": 10}, {"x": 2}, {"x": 3, "y": 30}, {"x": 4, "y": 40}]);
+        let expected = [
+            json!({"id": 1, "l": [{"x": 1}, {"x": 2}]}),
+            json!({"id": 2, "l": elements}),
+            json!({"id": 3, "l": elements}),
+        ];
+        assert_eq!(rows(&world, name(table)).await, expected, "{table}");
+    }
+}
+
+/// D2: members see a schema at different times, and the table is another one when the last of them does.
+#[tokio::test]
+async fn members_meet_a_schema_one_after_the_other_and_a_table_that_was_created_again_is_not_taken_for_the_old_one() {
+    for table in [ICEBERG_V3, DELTA] {
+        let world = world(&[table], "").await;
+        let before = register(&world, &schema(OLD));
+        let first = Running::start(&world);
+        world.send(0, &[old(before, 1)]);
+        first.until(1).await;
+        let second = Running::start_beside(&world, first.logged.clone());
+        let begun = Instant::now();
+        while second.events() == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the second member gets nothing");
+            world.send(0, &[old(before, 2)]);
+            world.send(1, &[old(before, 3)]);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+
+        // One meets the schema long before the other, which goes on with the old one meanwhile.
+        let after = register(&world, &schema(NEW));
+        world.send(0, &[new(after, 4)]);
+        has(&world, table, 4).await;
+        world.send(1, &[old(before, 5)]);
+        has(&world, table, 5).await;
+        world.send(1, &[new(after, 6), old(before, 7)]);
+        has(&world, table, 7).await;
+        let logged = || String::from_utf8_lossy(&first.logged.0.lock().unwrap()).into_owned();
+        assert_eq!(logged().matches("columns changed").count(), 1, "whoever is first changes them:\n{}", logged());
+        let row = |key: i64| match key {
+            4 | 6 => json!({"id": key, "n": 5_000_000_000_i64, "new": format!("n{key}"), "s": {"a": 3}}),
+            _ => json!({"id": key, "n": 7, "new": format!("o{key}")}),
+        };
+        assert_eq!(rows(&world, name(table)).await, (1..=7).map(row).collect::<Vec<_>>(), "{table}");
+
+        // Now the table is another one of the same name, which has the columns of the beginning.
+        let elsewhere = self::world(&[table], "").await;
+        register(&elsewhere, &schema(OLD));
+        elsewhere.catch_up().await.unwrap();
+        recreate(&world, &elsewhere, table).await;
+        world.send(0, &[new(after, 8)]);
+        world.send(1, &[new(after, 9)]);
+        for member in [first, second] {
+            let ended = tokio::time::timeout(Duration::from_secs(60), member.task).await.expect("it ends by itself");
+            let error = ended.unwrap().unwrap_err();
+            assert_eq!(error.exit_code(), 4, "{error}");
+            assert!(error.to_string().contains("dropped and created again"), "{error}");
+        }
+        assert!(rows(&world, name(table)).await.is_empty(), "nobody wrote into it");
+        let columns = commits(&world, table).await.pop();
+        assert!(columns.is_none(), "and nobody changed it: {columns:?}");
+    }
+}
+
+/// Waits until the table has a row of this key.
+async fn has(world: &World, table: &str, id: i64) {
+    let begun = Instant::now();
+    while !rows(world, name(table)).await.iter().any(|row| row["id"] == id) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the row of {id} does not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Puts the table of another world in the place of this one's.
+async fn recreate(world: &World, elsewhere: &World, table: &str) {
+    let (folder, other) = (world.folder.path(), elsewhere.folder.path());
+    if table == DELTA {
+        std::fs::rename(folder.join("d/market"), folder.join("dropped")).unwrap();
+        std::fs::rename(other.join("d/market"), folder.join("d/market")).unwrap();
+        return;
+    }
+    let catalog = |path: &std::path::Path| format!("sqlite:{}", path.join("c.db").display());
+    let mut theirs = sqlx::SqliteConnection::connect(&catalog(other)).await.unwrap();
+    let query = "SELECT metadata_location FROM iceberg_tables WHERE table_name = 'trades'";
+    let (location,): (String,) = sqlx::query_as(query).fetch_one(&mut theirs).await.unwrap();
+    let mut ours = sqlx::SqliteConnection::connect(&catalog(folder)).await.unwrap();
+    let update = "UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = NULL WHERE table_name = 'trades'";
+    sqlx::query(update).bind(location).execute(&mut ours).await.unwrap();
 }
