@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use firn::Error;
 use firn::core::history::{SnapshotId, VectorRead, WalkEnd};
 use firn::core::schema::{Field, TableFormat, TableSchema, Type};
 use firn::files::Store;
@@ -158,6 +159,29 @@ impl Lake for Delta {
 #[tokio::test]
 async fn the_contract_holds_on_delta() {
     contract::check(&lake()).await;
+}
+
+/// D2: a version of the table of before would be a hole in the log of the one that is there now.
+#[tokio::test]
+async fn a_table_that_was_created_again_gets_no_version_of_the_old_one() {
+    let lake = lake();
+    let mut writer = lake.writer("t").await;
+    for n in 1..4 {
+        writer.apply(&[(n, "x", n)], &[]).await;
+    }
+    let late = writer.plan(&[(1, "y", 9)], &[]).await;
+    std::fs::rename(lake.folder.path().join("market"), lake.folder.path().join("dropped")).unwrap();
+    let again = lake.create("t", false).await;
+    assert_eq!(lake.versions("t").len(), 1);
+
+    let outcome = writer.table.commit(late.clone()).await;
+    assert!(matches!(&outcome, Outcome::Refused(why) if why.contains("not in the log any more")), "{outcome:?}");
+    let error = writer.table.load(None).await.unwrap_err();
+    assert!(matches!(&error, Error::Decision(why) if why.contains("dropped and created again")), "{error}");
+    assert!(!matches!(writer.table.commit(late).await, Outcome::Committed(_)));
+    assert_eq!(lake.versions("t").len(), 1, "nothing was written into its log");
+    assert!(lake.rows("t", None).await.is_empty());
+    assert!(again.load(None).await.is_ok());
 }
 
 #[tokio::test]

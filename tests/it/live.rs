@@ -480,9 +480,9 @@ async fn a_list_of_several_records_that_gain_a_field_is_one_change_in_the_commit
     }
 }
 
-/// D2: members see a schema at different times.
+/// D2: members see a schema at different times, and the table is another one when the last of them does.
 #[tokio::test]
-async fn members_meet_a_schema_one_after_the_other() {
+async fn members_meet_a_schema_one_after_the_other_and_a_table_that_was_created_again_is_not_taken_for_the_old_one() {
     for table in [ICEBERG_V3, DELTA] {
         let world = world(&[table], "").await;
         let before = register(&world, &schema(OLD));
@@ -513,8 +513,27 @@ async fn members_meet_a_schema_one_after_the_other() {
             _ => json!({"id": key, "n": 7, "new": format!("o{key}")}),
         };
         assert_eq!(rows(&world, name(table)).await, (1..=7).map(row).collect::<Vec<_>>(), "{table}");
-        first.end().await;
-        second.end().await;
+        // Now the table is another one of the same name, which has the columns of the beginning.
+        let elsewhere = self::world(&[table], "").await;
+        register(&elsewhere, &schema(OLD));
+        elsewhere.catch_up().await.unwrap();
+        recreate(&world, &elsewhere, table).await;
+        let begun = Instant::now();
+        while !(first.task.is_finished() && second.task.is_finished()) {
+            assert!(begun.elapsed() < Duration::from_secs(120), "they do not end by themselves");
+            world.send(0, &[new(after, 8)]);
+            world.send(1, &[new(after, 9)]);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        for member in [first, second] {
+            let error = member.task.await.unwrap().unwrap_err();
+            assert_eq!(error.exit_code(), 4, "{error}");
+            assert!(error.to_string().contains("dropped and created again"), "{error}");
+        }
+        assert!(rows(&world, name(table)).await.is_empty(), "nobody wrote into it");
+        let commits = commits(&world, table).await;
+        let untouched = commits.iter().all(|c| c.added == 0 && c.columns == ["id", "n", "old"]);
+        assert!(untouched, "and nobody changed it: {commits:#?}");
     }
 }
 
@@ -525,4 +544,21 @@ async fn has(world: &World, table: &str, id: i64) {
         assert!(begun.elapsed() < Duration::from_secs(60), "the row of {id} does not come");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Puts the table of another world in the place of this one's.
+async fn recreate(world: &World, elsewhere: &World, table: &str) {
+    let (folder, other) = (world.folder.path(), elsewhere.folder.path());
+    if table == DELTA {
+        std::fs::rename(folder.join("d/market"), folder.join("dropped")).unwrap();
+        std::fs::rename(other.join("d/market"), folder.join("d/market")).unwrap();
+        return;
+    }
+    let catalog = |path: &std::path::Path| format!("sqlite:{}", path.join("c.db").display());
+    let mut theirs = sqlx::SqliteConnection::connect(&catalog(other)).await.unwrap();
+    let query = "SELECT metadata_location FROM iceberg_tables WHERE table_name = 'trades'";
+    let (location,): (String,) = sqlx::query_as(query).fetch_one(&mut theirs).await.unwrap();
+    let mut ours = sqlx::SqliteConnection::connect(&catalog(folder)).await.unwrap();
+    let update = "UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = NULL WHERE table_name = 'trades'";
+    sqlx::query(update).bind(location).execute(&mut ours).await.unwrap();
 }

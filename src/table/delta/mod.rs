@@ -215,7 +215,7 @@ impl DeltaTable {
         checked.map_err(|e| self.in_context(e))
     }
 
-    /// Whether `version`, after which none was found, is the newest. The log is cleaned from its oldest version on: while
+    /// Whether `version`, after which none was found, is the newest, or one that others have added to. The log is cleaned from its oldest version on: while
     /// a version is there, so are those after it.
     async fn is_newest(&self, version: i64) -> Result<bool> {
         if self.log.store.exists(&self.log.commit_location(version)).await.map_err(|e| self.in_context(e))? {
@@ -273,6 +273,12 @@ impl DeltaTable {
         since: Option<SnapshotId>,
     ) -> Result<Outcome> {
         let version = state.version + 1;
+        // Where the table was created again, a version behind those that are known here would be a hole in its log.
+        if !self.is_newest(state.version).await? {
+            let gone = format!("version {} is not in the log any more", state.version);
+            *state = State::empty();
+            return Ok(Outcome::Refused(gone));
+        }
         match commit::create(&self.log, version, &actions, attempt).await? {
             Created::Ours => {}
             Created::Theirs(why) => return Ok(Outcome::Refused(why)),
