@@ -132,7 +132,7 @@ impl TableTask {
                 if let Some(letters) = &self.dead_letters {
                     self.waiting(Dependency::DeadLetters).until_reachable(|| letters.settled()).await?;
                 }
-                Event::Outcome(self.commit(order).await)
+                Event::Outcome(self.commit(order).await?)
             }
             Action::Open { .. } | Action::Landed(_) | Action::Stop(_) => return Ok(()),
         };
@@ -189,14 +189,18 @@ impl TableTask {
         Ok(placed)
     }
 
-    async fn commit(&self, order: CommitOrder) -> Outcome {
+    /// Tries a commit once.
+    ///
+    /// # Errors
+    /// [`Error::Decision`] where it cannot be made and another try would end the same way.
+    async fn commit(&self, order: CommitOrder) -> Result<Outcome> {
         let files = match self.written.lock() {
             Ok(written) => order.files.iter().filter_map(|f| written.get(&f.path).cloned()).collect::<Vec<_>>(),
             Err(_) => Vec::new(),
         };
         if files.len() != order.files.len() {
             tracing::error!(table = self.table.name(), "files of the batch are not at hand; planning again");
-            return Outcome::NotSent;
+            return Ok(Outcome::NotSent);
         }
         let change = Change {
             base: order.base,
@@ -212,7 +216,7 @@ impl TableTask {
         };
         let (table, task) = (self.table.name(), Task::of(Dependency::Commit, self.table.name()));
         self.telemetry.began(&task);
-        match self.table.commit(change).await {
+        Ok(match self.table.commit(change).await {
             TableOutcome::Committed(view) => Outcome::Committed(view),
             TableOutcome::Refused(why) => {
                 tracing::info!(table, why, "commit refused; looking at the table");
@@ -225,13 +229,14 @@ impl TableTask {
                 self.telemetry.failed(&task, &why);
                 Outcome::Unknown
             }
+            TableOutcome::NotSent(error @ Error::Decision(_)) => return Err(error),
             TableOutcome::NotSent(error) => {
                 tracing::warn!(table, %error, "a commit failed before it was sent");
                 self.telemetry.not_committed(table, "not_sent");
                 self.telemetry.failed(&task, &error.to_string());
                 Outcome::NotSent
             }
-        }
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use firn::settings::Settings;
 use futures::TryStreamExt;
 
 use crate::contract::{Row, to_rows};
+use crate::evolve;
 use crate::run::{V2, World, trade};
 
 const ICEBERG: &str = "{catalog: ice, name: market.trades, format_version: 3}";
@@ -171,4 +172,15 @@ async fn a_delta_table_that_cannot_be_written_ends_the_pipeline_with_the_reason(
     let (text, ended) = world.check().await;
     assert!(ended.is_err() && text.contains("rowTracking"), "{text}");
     assert_eq!(rows(&world, "lake.market.trades").await, expected(&[(1, 1)]), "it can still be read");
+}
+
+/// What the format cannot hold is for a person to decide: trying again would end the same way, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_cannot_be_made_ends_the_pipeline_with_the_reason() {
+    let world = evolve::world(&["{catalog: lake, name: market.trades, partition_by: [venue]}"], "").await;
+    let schema = evolve::schema(r#",{"name":"venue","type":"string"}"#);
+    let id = evolve::register(&world, &schema);
+    world.send(0, &[evolve::encode(id, &schema, serde_json::json!({"id": 1, "venue": ""}))]);
+    let error = world.catch_up().await.unwrap_err();
+    assert!(error.exit_code() == 4 && error.to_string().contains("Delta cannot tell it from null"), "{error}");
 }
