@@ -228,6 +228,15 @@ fn hostile_table_names_are_refused() {
         "a.∕b",
         "/a.b",
         "~.b",
+        ".hidden.b",
+        "a..b",
+        "a.%2F",
+        "a.%00",
+        "a.b:c",
+        "a.C:",
+        "a.\\\"b",
+        "a.`b`",
+        "a.e\\u0301",
     ] {
         let text = MINIMAL.replace("name: market.trades", &format!("name: \"{name}\""));
         let error = parse(&text).expect_err(name).to_string();
@@ -236,8 +245,29 @@ fn hostile_table_names_are_refused() {
     }
     let long = MINIMAL.replace("market.trades", &format!("market.{}", "x".repeat(4096)));
     assert!(parse(&long).is_err());
-    for name in ["market.trades", "a.b.c_d-e", "märkte.börse", "市场.交易", "a.1"] {
+    for name in [
+        "market.trades",
+        "a.b.c_d-e",
+        "märkte.börse",
+        "市场.交易",
+        "a.1",
+        "select.from",
+        "__proto__.constructor",
+        "CON.nul",
+    ] {
         assert!(parse(&MINIMAL.replace("market.trades", name)).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn hostile_topics_are_refused() {
+    let long = "x".repeat(250);
+    for name in ["..", ".", "../x", "a/b", "a\\\\b", "a b", "é", "%2e", "a\\0", "a\\n", "a:b", "a*", &long] {
+        let error = parse(&MINIMAL.replace("topics: [trades]", &format!("topics: [\"{name}\"]"))).expect_err(name);
+        assert!(error.to_string().contains("is no topic name"), "{name}: {error}");
+    }
+    for name in ["__proto__", ".hidden", "a..b", "select", "CON", &long[1..]] {
+        assert!(parse(&MINIMAL.replace("topics: [trades]", &format!("topics: [\"{name}\"]"))).is_ok(), "{name}");
     }
 }
 

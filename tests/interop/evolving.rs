@@ -346,7 +346,7 @@ fn booleans(mut row: Vec<String>) -> Vec<String> {
     row
 }
 
-/// INV-21. D1, D2: whatever changes, it does so while both run.
+/// INV-21, FAILURES D1, D2: whatever changes, it does so while both run.
 #[test]
 fn a_schema_changes_while_two_processes_share_its_topic_and_one_dies() {
     if !wanted() {

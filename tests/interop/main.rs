@@ -21,6 +21,7 @@ mod foreign;
 mod harness;
 mod kafka;
 mod lost_answer;
+mod names;
 mod orders;
 mod partitions;
 #[allow(dead_code, reason = "the tests of the program use it all; the harness's own do not")]

@@ -57,7 +57,12 @@ pub fn register(scenario: &Scenario) -> String {
 
 /// A table as `firn sql` reads it, by its full name.
 pub fn firn_rows(config: &Path, table: &str) -> Vec<Vec<String>> {
-    let statement = format!("SELECT {COLUMNS} FROM {table}");
+    firn_values(config, table, &COLUMNS.split(", ").collect::<Vec<_>>())
+}
+
+/// The same of these columns.
+pub fn firn_values(config: &Path, table: &str, columns: &[&str]) -> Vec<Vec<String>> {
+    let statement = format!("SELECT * FROM {table}");
     let output = firn(["sql", "-c", &config.display().to_string(), "--format", "json", &statement]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -68,7 +73,7 @@ pub fn firn_rows(config: &Path, table: &str) -> Vec<Vec<String>> {
         serde_json::Value::Number(n) if n.is_f64() => format!("{:?}", n.as_f64().unwrap()),
         other => other.to_string(),
     };
-    let row = |row: &serde_json::Value| COLUMNS.split(", ").map(|column| cell(&row[column])).collect();
+    let row = |row: &serde_json::Value| columns.iter().map(|column| cell(&row[*column])).collect();
     rows.flat_map(|rows| match rows.unwrap() {
         serde_json::Value::Array(rows) => rows,
         one => vec![one],

@@ -109,6 +109,7 @@ fn second(id: u32, key: i64) -> Vec<u8> {
     encode(id, &schema(SECOND), value)
 }
 
+/// FAILURES D1, D3, D5: at every depth, in lists of more than one element, and by the schema that a record names.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_change_happens_while_old_and_new_events_are_mixed() {
     for tables in [vec![ICEBERG], vec![ICEBERG_V3], vec![DELTA], vec![DELTA, ICEBERG_V3]] {

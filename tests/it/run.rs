@@ -227,6 +227,7 @@ async fn what_is_missing_at_start_ends_with_its_code() {
     assert_eq!(error.exit_code(), 3, "{error}");
 }
 
+/// FAILURES D6: for the whole pipeline.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_outage_is_waited_out_and_the_table_grows_afterwards() {
     let mut world = World::new().await;

@@ -192,8 +192,8 @@ const FOUND_WITHIN: [(Mutant, &str, u64); 17] = [
     (Mutant::ForgetColumns, "rule 9", 45),
     (Mutant::StaleFieldIds, "D2", 145),
     (Mutant::RowsBeforeColumns, "one commit", 6),
-    (Mutant::ForgetPins, "D4", 400),
-    (Mutant::StalePins, "D4", 400),
+    (Mutant::ForgetPins, "D4", 7),
+    (Mutant::StalePins, "D4", 60),
 ];
 
 #[test]

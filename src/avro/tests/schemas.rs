@@ -147,6 +147,7 @@ fn a_record_without_fields_makes_no_table() {
 }
 
 /// D9
+/// FAILURES D9
 #[test]
 fn columns_too_deep_for_the_metadata_of_a_table_are_refused() {
     let nested = |levels: usize, wrap: fn(usize, String) -> String| {
