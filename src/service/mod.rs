@@ -17,6 +17,8 @@ mod schemas;
 mod starts;
 mod table_task;
 mod tables;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

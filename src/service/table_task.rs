@@ -72,12 +72,19 @@ impl TableTask {
         }
     }
 
-    /// Carries out an action that has an answer, in the background.
+    /// Carries out an action that has an answer, in the background, until nobody wants the answer any more. What is under way
+    /// is then given up like at the end of the process: of a commit the next run of the pipeline finds out whether it is in.
     pub(super) fn spawn(&self, action: Action<RecordBatch>) {
         let task = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = task.carry_out(action).await {
-                task.answer(Err(error.within(task.table.name()))).await;
+            let done = async {
+                if let Err(error) = task.carry_out(action).await {
+                    task.answer(Err(error.within(task.table.name()))).await;
+                }
+            };
+            tokio::select! {
+                () = done => {}
+                () = task.answers.closed() => {}
             }
         });
     }
@@ -267,3 +274,6 @@ fn place(file: &table::WrittenFile) -> PlacedFile {
     };
     PlacedFile { path: Arc::from(file.path.as_str()), records: file.records as u32, rows }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -7,28 +6,11 @@ use futures::stream::BoxStream;
 use super::*;
 use crate::core::history::VectorRead;
 use crate::core::offsets::{Position, Start, TopicPositions};
-use crate::core::schema::{Field, SchemaChange, TableSchema, Type};
+use crate::core::schema::{SchemaChange, TableSchema};
 use crate::files::WrittenFile;
-use crate::table::iceberg::{CatalogConfig, CatalogKind, IcebergTable, REASON, TableSpec, open_catalog};
+use crate::service::testing::table;
+use crate::table::iceberg::{IcebergTable, REASON};
 use crate::table::{Diff, FileRows, LiveFile, NewRows};
-
-async fn table(folder: &tempfile::TempDir) -> IcebergTable {
-    let config = CatalogConfig {
-        name: "lake".into(),
-        kind: CatalogKind::Sqlite { path: folder.path().join("catalog.db") },
-        warehouse: Some(folder.path().join("warehouse").to_string_lossy().into_owned()),
-        properties: BTreeMap::new(),
-    };
-    let id = Field { id: 1, ..Field::new("id", Type::Long, true) };
-    let spec = TableSpec {
-        schema: TableSchema { fields: vec![id], key: vec!["id".into()] },
-        format_version: 3,
-        partition_by: Vec::new(),
-        sort_by: Vec::new(),
-        pipeline: "p".into(),
-    };
-    open_catalog(config).await.unwrap().create_table(&["a".into()], "t", spec).await.unwrap()
-}
 
 /// V of a topic with two partitions.
 fn vector(cluster: &str, first: i64, second: i64) -> Vector {
