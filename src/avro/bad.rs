@@ -212,11 +212,11 @@ impl Stop {
         Box::new(Stop::Bad(BadRecord { reason, half, field: None }))
     }
 
-    /// A value in another encoding than Avro, bad at the field with this path.
+    /// A key or value in another encoding than Avro, bad at the field with this path.
     #[cold]
-    pub fn foreign((reason, path): (Reason, String)) -> Box<Stop> {
+    pub fn foreign((reason, path): (Reason, String), half: Half) -> Box<Stop> {
         let field = (!path.is_empty()).then_some(path);
-        Box::new(Stop::Bad(BadRecord { reason, half: Half::Value, field }))
+        Box::new(Stop::Bad(BadRecord { reason, half, field }))
     }
 
     /// A record in which a step failed; the steps are of these fields.

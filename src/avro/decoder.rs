@@ -345,7 +345,7 @@ impl Decoder {
             Reader::Avro => body,
             other => {
                 self.rewritten.clear();
-                other.rewrite(number, body, &mut self.rewritten).map_err(Stop::foreign)?;
+                other.rewrite(number, body, &mut self.rewritten).map_err(|fault| Stop::foreign(fault, Half::Value))?;
                 &self.rewritten
             }
         };
@@ -382,8 +382,9 @@ impl Decoder {
         let key = event.key.ok_or_else(|| Stop::reason(Reason::NullKey, Half::Key))?;
         let (id, body) = split(key, Half::Key)?;
         let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
-        plans.fingerprint.iter().for_each(|schema| self.used.1.note(id, *schema));
+        plans.fingerprint().iter().for_each(|schema| self.used.1.note(id, *schema));
         let plan = plans.into_row.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
+        let body = plans.avro_of(body, &mut self.rewritten)?;
         append_all(plan, &mut self.columns, &mut Cursor::new(body))
             .map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))
     }
@@ -394,8 +395,9 @@ impl Decoder {
             (Some(RecordKey::Avro), _) => {
                 let (id, body) = split(key, Half::Key)?;
                 let plans = self.keys.find(id).ok_or_else(|| Stop::needs(id, Half::Key))?;
-                plans.fingerprint.iter().for_each(|schema| self.used.1.note(id, *schema));
+                plans.fingerprint().iter().for_each(|schema| self.used.1.note(id, *schema));
                 let plan = plans.into_deleted.as_ref().ok_or_else(|| Stop::reason(Reason::BadKey, Half::Key))?;
+                let body = plans.avro_of(body, &mut self.rewritten)?;
                 append_all(plan, &mut self.deleted, &mut Cursor::new(body))
                     .map_err(|fault| Stop::bad(fault, &plan.names, Half::Key))?;
             }

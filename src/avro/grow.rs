@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::avro_type::Avro;
 use super::decoder::Decoder;
+use super::key_schema::{KeySchema, Keys};
 use super::plan::Target;
 use super::plans::{KeyPlan, Plans, ValuePlan};
 use super::record_key;
 use super::value_schema::{SchemaKind, SchemaText, ValueSchema};
-use super::writer_schema;
 use crate::core::order;
 use crate::core::schema::{
     Difference, Evolution, Field, NAMES_MAX, TableFormat, TableSchema, crowded, evolve, learn_names,
@@ -59,35 +59,42 @@ impl Decoder {
         Ok(())
     }
 
+    /// As [`Decoder::add_keys`], of an Avro schema's text.
+    ///
+    /// # Errors
+    /// As [`Decoder::add_keys`].
+    pub fn add_key_schema(&mut self, id: u32, text: &str) -> Result<()> {
+        self.add_keys(id, &Arc::new(KeySchema::parse(&SchemaText::new(SchemaKind::Avro, text))))
+    }
+
     /// Makes the plan for record keys of the schema with this id.
     ///
     /// # Errors
     /// [`Error::Decision`] where the primary key is the record key and keys of this schema do not have its columns.
     /// Elsewhere only tombstones need the record key: those whose schema does not yield the key are bad records.
-    pub fn add_key_schema(&mut self, id: u32, text: &str) -> Result<()> {
+    pub fn add_keys(&mut self, id: u32, schema: &Arc<KeySchema>) -> Result<()> {
         let refuse = |e: String| Error::Decision(format!("key schema {id}: {e}"));
-        let avro = writer_schema::parse(text).map_err(refuse)?;
+        let Keys { avro, types, .. } = schema.keys().map_err(refuse)?;
         let columns: Vec<&Field> = self.fields().collect();
         let fields: Vec<&Field> = self.key_columns.iter().map(|&i| columns[i]).collect();
         let in_order: Vec<usize> = (0..fields.len()).collect();
-        let into_deleted = record_key::compile(&avro, &fields, &in_order);
+        let into_deleted = record_key::compile(avro, &fields, &in_order);
         let into_row = if self.keyed_by_record {
-            if !matches!(*avro, Avro::Record(_)) {
+            if !matches!(**avro, Avro::Record(_)) {
                 return Err(refuse(format!("a record is needed, whose fields are the primary key; this is {avro}")));
             }
-            Some(record_key::compile(&avro, &fields, &self.key_columns).map_err(refuse)?)
+            Some(record_key::compile(avro, &fields, &self.key_columns).map_err(refuse)?)
         } else {
             None
         };
-        let fingerprint = Some(SchemaText::new(SchemaKind::Avro, text).fingerprint());
-        let plan = KeyPlan { text: Some(text.into()), fingerprint, into_row, into_deleted: into_deleted.ok() };
-        self.keys.insert(id, plan, avro.types());
+        let plan = KeyPlan { schema: Some(schema.clone()), into_row, into_deleted: into_deleted.ok() };
+        self.keys.insert(id, plan, *types);
         Ok(())
     }
 
     /// Notes that record keys of the schema with this id do not have the key columns.
     pub fn refuse_key_schema(&mut self, id: u32) {
-        self.keys.insert(id, KeyPlan { text: None, fingerprint: None, into_row: None, into_deleted: None }, 1);
+        self.keys.insert(id, KeyPlan { schema: None, into_row: None, into_deleted: None }, 1);
     }
 
     /// Paths of the fields that values of this schema have and the table does not, a hundred at most; they are passed over.
@@ -156,8 +163,8 @@ impl Decoder {
             let _ = next.add_asking(id, &known.schema, known.asks);
         }
         for (id, known) in self.keys.iter() {
-            match &known.text {
-                Some(text) => drop(next.add_key_schema(id, text)),
+            match &known.schema {
+                Some(schema) => drop(next.add_keys(id, schema)),
                 None => next.refuse_key_schema(id),
             }
         }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::avro_type::{Avro, AvroField, TypeRef};
-use super::bad::Reason;
+use super::bad::{Half, Reason, Stop};
+use super::key_schema::KeySchema;
 use super::plan::{self, Plan, Record, Target};
 use super::shape::{EventShape, Types};
 use super::value_schema::{Form, Reader, ValueSchema};
@@ -19,11 +20,26 @@ const TYPES_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub struct KeyPlan {
     /// The schema; none where it is known only to be of no use.
-    pub text: Option<Arc<str>>,
-    /// What it was taken for.
-    pub fingerprint: Option<Fingerprint>,
+    pub schema: Option<Arc<KeySchema>>,
     pub into_row: Option<Plan>,
     pub into_deleted: Option<Plan>,
+}
+
+impl KeyPlan {
+    /// What the schema was taken for.
+    #[inline]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.schema.as_ref()?.fingerprint()
+    }
+
+    /// The Avro form of a key's body.
+    #[inline]
+    pub fn avro_of<'b>(&self, body: &'b [u8], rewritten: &'b mut Vec<u8>) -> Result<&'b [u8], Box<Stop>> {
+        match self.schema.as_deref().map(KeySchema::keys) {
+            Some(Ok(keys)) => keys.avro_of(body, rewritten).map_err(|fault| Stop::foreign(fault, Half::Key)),
+            _ => Err(Stop::reason(Reason::BadKey, Half::Key)),
+        }
+    }
 }
 
 /// How to read the values of one schema.

@@ -2,9 +2,9 @@
 
 use super::avro_type::{Avro, AvroField, TypeRef, Unit, shared_name};
 use super::default;
+use super::key_schema::KeySchema;
 use super::shape::{DeleteBy, EventShape, Mode, Nanoseconds, RecursiveTypes, Types};
-use super::value_schema::ValueSchema;
-use super::writer_schema;
+use super::value_schema::{SchemaKind, SchemaText, ValueSchema};
 use crate::core::order::is_orderable;
 use crate::core::schema::{self, Field, TAG, TableSchema, Type, check_names, union_of};
 use crate::{Error, Result};
@@ -24,7 +24,8 @@ pub const DURATION: [&str; 3] = ["months", "days", "millis"];
 /// # Errors
 /// [`Error::Decision`] names the field for which there is no column type, or the setting that names no field.
 pub fn table_schema(value: &str, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
-    ValueSchema::avro(value)?.table_schema(key, shape, format_version)
+    let key = key.map(|text| KeySchema::parse(&SchemaText::new(SchemaKind::Avro, text)));
+    ValueSchema::avro(value)?.table_schema(key.as_ref(), shape, format_version)
 }
 
 impl ValueSchema {
@@ -32,7 +33,7 @@ impl ValueSchema {
     ///
     /// # Errors
     /// As [`table_schema`], and where the schema has none of the record types that the table takes.
-    pub fn table_schema(&self, key: Option<&str>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
+    pub fn table_schema(&self, key: Option<&KeySchema>, shape: &EventShape, format_version: u8) -> Result<TableSchema> {
         let rules = Rules { version: format_version, recursive: shape.recursive_types, nanoseconds: shape.nanoseconds };
         let columns = value_columns(self, shape, rules);
         finish(columns.map_err(|e| Error::Decision(format!("value schema: {e}")))?, key, shape, rules)
@@ -80,7 +81,7 @@ fn struct_columns(value: &ValueSchema, shape: &EventShape, rules: Rules) -> Resu
     Ok(shared)
 }
 
-fn finish(mut columns: Vec<Field>, key: Option<&str>, shape: &EventShape, rules: Rules) -> Result<TableSchema> {
+fn finish(mut columns: Vec<Field>, key: Option<&KeySchema>, shape: &EventShape, rules: Rules) -> Result<TableSchema> {
     let mut key_names = Vec::new();
     if shape.keyed_by_record() {
         let key = key.ok_or_else(|| {
@@ -89,8 +90,7 @@ fn finish(mut columns: Vec<Field>, key: Option<&str>, shape: &EventShape, rules:
                     .into(),
             )
         })?;
-        let key = parse_record(key)?;
-        let fields = record_columns(&key, rules).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
+        let fields = record_columns(key.fields()?, rules).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
         for field in fields {
             key_names.push(field.name.clone());
             match columns.iter_mut().find(|c| c.name == field.name) {
@@ -130,14 +130,6 @@ pub fn lineage_column(name: &str) -> Field {
     let mut column = Field::new(name, Type::Struct(fields), false);
     column.doc = Some("where in Kafka the row's last event was".into());
     column
-}
-
-fn parse_record(key: &str) -> Result<Vec<AvroField>> {
-    let parsed = writer_schema::parse(key).map_err(|e| Error::Decision(format!("key schema: {e}")))?;
-    match &*parsed {
-        Avro::Record(fields) => Ok(fields.clone()),
-        other => Err(Error::Decision(format!("key schema: a record is needed, this is {other}"))),
-    }
 }
 
 fn require_keys(columns: &mut [Field], key: &[String]) -> Result<()> {

@@ -12,7 +12,8 @@ pub enum Mode {
 /// How a record key is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKey {
-    /// Confluent wire format: a record with the key's fields, or the primitive of a single key column.
+    /// Confluent wire format, in the language of the schema that it names: a record with the key's fields, or the primitive
+    /// of a single key column.
     Avro,
     /// UTF-8 text of a single key column.
     String,
@@ -113,8 +114,8 @@ impl Types {
 }
 
 impl EventShape {
-    /// Settles how record keys are written where the settings do not say: in Avro, if the registry has a schema for the
-    /// topic's keys. It has to be known before a decoder is made, because bytes alone do not tell: eight bytes may be an
+    /// Settles how record keys are written where the settings do not say: in the wire format, if the registry has a
+    /// schema for the topic's keys. It has to be known before a decoder is made, because bytes alone do not tell: eight bytes may be an
     /// integer or a short Avro key, and a tombstone read the wrong way deletes nothing.
     #[must_use]
     pub fn with_key_schema(mut self, registered: bool) -> Self {

@@ -102,7 +102,7 @@ pub struct ValueSchema {
 pub(super) enum Reader {
     /// It is.
     Avro,
-    Json(Arc<json::Object>),
+    Json(Arc<json::Node>),
     /// By the number of the type.
     Protobuf(Arc<[Option<Arc<protobuf::Message>>]>),
 }
@@ -115,7 +115,7 @@ impl Reader {
                 out.extend_from_slice(body);
                 Ok(())
             }
-            Reader::Json(object) => json::write(object, body, out),
+            Reader::Json(node) => json::write(node, body, out),
             Reader::Protobuf(messages) => match messages.get(number) {
                 Some(Some(message)) => protobuf::write(message, body, out),
                 _ => Err((Reason::UnionBranch, String::new())),
@@ -179,12 +179,16 @@ impl ValueSchema {
             SchemaKind::Avro => ValueSchema::avro(&schema.text),
             SchemaKind::Json => {
                 let read = json::read(&schema.text, &schema.imports);
-                let (name, object) = read.map_err(|e| refusal(&e))?;
+                let (name, node) = read.map_err(|e| refusal(&e))?;
+                let json::Kind::Object(object) = &node.kind else {
+                    return Err(refusal(&format!("an object with properties is needed, this is {}", node.avro())));
+                };
                 let fields = object.avro();
                 let types = fields.iter().map(|field| field.kind.types()).sum::<usize>() + 1;
                 let record = Ok(Avro::Record(fields).into());
                 let branches = vec![Branch { name: Arc::from(name), record }];
-                let reader = Reader::Json(Arc::new(object));
+                // A value that is null is none.
+                let reader = Reader::Json(Arc::new(json::Node { nullable: false, ..node }));
                 let fingerprint = schema.fingerprint();
                 Ok(ValueSchema { branches, form: Form::Single, reader, types, fingerprint })
             }

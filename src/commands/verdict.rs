@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde::Serialize;
 
 use super::{Output, aligned, catalog_is_new, in_time, load, print};
-use crate::avro::{SchemaKind, SchemaText, ValueSchema};
+use crate::avro::{KeySchema, SchemaKind, SchemaText, ValueSchema};
 use crate::core::schema::{Difference, TableSchema, verdict};
 use crate::query::Format;
 use crate::service::{self, Catalogs, Latest, Outlook, event_shape, read_log};
@@ -225,13 +225,11 @@ async fn newest(registry: &Registry, topic: &str, pipeline: &Pipeline, answers: 
 }
 
 /// The newest schema of the record keys. Only where they are the primary key does it have to be there.
-async fn key_schema(registry: &Registry, topic: &str, pipeline: &Pipeline) -> Result<Option<String>> {
+async fn key_schema(registry: &Registry, topic: &str, pipeline: &Pipeline) -> Result<Option<KeySchema>> {
     let needed = pipeline.mode == Mode::Upsert && pipeline.key.is_none();
     let asked = async { Ok(registry.latest(&format!("{topic}-key")).await) };
     match in_time("schema registry", PATIENCE, asked).await {
-        Ok(Ok(version)) if version.schema.text.kind == SchemaKind::Avro => {
-            Ok(Some(version.schema.text.text.to_string()))
-        }
+        Ok(Ok(version)) => Ok(Some(KeySchema::parse(&version.schema.text))),
         Ok(Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. })) => Ok(None),
         Ok(Err(error)) if needed => Err(error.into()),
         Err(error) if needed => Err(error),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::lanes::{Lanes, Put, Wanted};
 use super::observing::Rejected;
 use crate::Result;
-use crate::avro::{Half, Pushed, ValueSchema};
+use crate::avro::{Half, KeySchema, Pushed, ValueSchema};
 use crate::core::budget::Budget;
 use crate::core::change::{Chunk, Run};
 use crate::core::letter::{Letter, Place, REPLAY_FOR};
@@ -54,7 +54,7 @@ pub(super) enum SchemaAnswer {
     /// That of values, and the tables that it would make.
     Value { schema: Arc<ValueSchema>, wanted: Wanted },
     /// That of record keys.
-    Key(Arc<str>),
+    Key(Arc<KeySchema>),
     /// The registry does not have it: records that name it are bad.
     Unknown(String),
     /// The tables cannot hold its rows.
@@ -254,7 +254,7 @@ impl Intake {
             }
             let added = match answer {
                 SchemaAnswer::Value { schema, wanted } => self.lanes.grow(id, &schema, &wanted),
-                SchemaAnswer::Key(text) => self.lanes.add_key_schema(id, &text),
+                SchemaAnswer::Key(schema) => self.lanes.add_keys(id, &schema),
                 SchemaAnswer::Failed(error) => {
                     self.stop(error);
                     continue;

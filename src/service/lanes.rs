@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 
 use crate::Result;
-use crate::avro::{BadRecord, Decoder, Event, Form, Half, Plans, Pushed, Types, ValueSchema, schema_id};
+use crate::avro::{BadRecord, Decoder, Event, Form, Half, KeySchema, Plans, Pushed, Types, ValueSchema, schema_id};
 use crate::core::change::{Asks, Chunk, Run};
 use crate::core::schema::{TableFormat, TableSchema};
 
@@ -187,11 +187,11 @@ impl Lanes {
     /// is a bad record there, or no tombstone of its.
     ///
     /// # Errors
-    /// As [`Decoder::add_key_schema`], where no lane can read it.
-    pub(super) fn add_key_schema(&mut self, id: u32, text: &str) -> Result<()> {
+    /// As [`Decoder::add_keys`], where no lane can read it.
+    pub(super) fn add_keys(&mut self, id: u32, schema: &Arc<KeySchema>) -> Result<()> {
         let mut refused = Vec::new();
         for (number, lane) in self.lanes.iter_mut().enumerate() {
-            if let Err(error) = lane.decoder.add_key_schema(id, text) {
+            if let Err(error) = lane.decoder.add_keys(id, schema) {
                 refused.push((number, error));
             }
         }

@@ -13,7 +13,7 @@ use super::schemas::{Latest, Needs, check_pins, differences};
 use super::table_task::TableTask;
 use super::tables::{self, event_shape, lane_formats};
 use super::{Catalogs, saved_index};
-use crate::avro::{Decoder, EventShape, grown_columns};
+use crate::avro::{Decoder, EventShape, KeySchema, grown_columns};
 use crate::core::fold::Semantics;
 use crate::core::key_index::{KeyEncoder, KeyWidth};
 use crate::core::mutant::Mutants;
@@ -179,7 +179,7 @@ pub(super) fn prepare(
     settings: &Settings,
     pipeline: &Pipeline,
     lanes: Vec<OpenLane<'_>>,
-    key_schema: Option<&Arc<str>>,
+    key_schema: Option<&Arc<KeySchema>>,
     task: impl Fn(usize, &Arc<dyn LakeTable>) -> TableTask,
 ) -> Result<(Vec<TableRun>, Lanes, Vec<Needs>)> {
     let (mut runs, mut decoders, mut needs) = (Vec::new(), Vec::new(), Vec::new());

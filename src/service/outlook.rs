@@ -114,7 +114,7 @@ fn look(
         let decoder = decoder(&columns, &shape, None)?;
         let mut lanes = Lanes::new([(decoder, shape.types.clone(), formats.into())]);
         if let Some(key) = newest.key.as_ref().filter(|_| shape.keyed_by_record()) {
-            lanes.add_key_schema(0, key)?;
+            lanes.add_keys(0, key)?;
         }
         let [asked] = asked;
         lanes.grow(0, schema, &vec![Some(asked)])?;

@@ -11,7 +11,7 @@ use super::lanes::{Lanes, Put};
 use super::opening::{self, columns_of, decoder};
 use super::schemas::check_pins;
 use super::{Catalogs, cluster_within, event_shape, kafka_properties, read_log, registry};
-use crate::avro::{Event, Half, Pushed, ValueSchema};
+use crate::avro::{Event, Half, KeySchema, Pushed, ValueSchema};
 use crate::core::change::{Key, Op};
 use crate::core::key_index::KeyEncoder;
 use crate::core::letter::{Letter, Letters, Place, replay_of};
@@ -455,7 +455,7 @@ impl KeyReader {
         };
         let added = match of {
             Half::Value => ValueSchema::parse(&text).and_then(|schema| self.lanes.add_values(id, &Arc::new(schema))),
-            Half::Key => self.lanes.add_key_schema(id, &text.text),
+            Half::Key => self.lanes.add_keys(id, &Arc::new(KeySchema::parse(&text))),
         };
         match added {
             Ok(()) => Ok(None),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::intake::SchemaAnswer;
-use crate::avro::{EventShape, Half, SchemaKind, SchemaText, ValueSchema};
+use crate::avro::{EventShape, Half, KeySchema, SchemaText, ValueSchema};
 use crate::core::schema::{Asked, Difference, Fingerprint, Pins, SchemaChange, TableFormat, TableSchema, follow};
 use crate::settings::{Pipeline, SubjectStrategy};
 use crate::source::{Registry, RegistryError, Schema, Topology, Version};
@@ -17,8 +17,8 @@ use crate::{Error, Result};
 pub struct Latest {
     /// Those of the values, one for each subject.
     pub values: Vec<Arc<ValueSchema>>,
-    /// Text of the key's schema, where the registry has one.
-    pub key: Option<Arc<str>>,
+    /// The key's schema, where the registry has one.
+    pub key: Option<Arc<KeySchema>>,
     /// The ids of all of them, by their subjects.
     pub ids: Vec<(String, u32, Fingerprint)>,
 }
@@ -80,12 +80,12 @@ pub async fn latest(registry: &Registry, pipeline: &Pipeline, topic: &str, patie
         )));
     }
     let key = match registry.latest(&format!("{topic}-key")).await {
-        Ok(version) if version.schema.text.kind == SchemaKind::Avro => {
+        Ok(version) => {
             ids.push(id(&version));
-            Some(version.schema.text.text)
+            Some(parse_key(version.schema.text).await)
         }
-        // A registry that has a string or other non-record key schema, or none, leaves it to `record_key`.
-        Ok(_) | Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
+        // A registry that has none, or one in a language that is not read, leaves it to `record_key`.
+        Err(RegistryError::NotFound(_) | RegistryError::Unsupported { .. }) => None,
         Err(error) => return Err(error.into()),
     };
     Ok(Latest { values, key, ids })
@@ -127,7 +127,7 @@ pub(super) struct SchemaDesk {
 #[derive(Clone)]
 pub(super) struct Needs {
     pub(super) shape: EventShape,
-    pub(super) key_schema: Option<Arc<str>>,
+    pub(super) key_schema: Option<Arc<KeySchema>>,
     /// The tables of the lane, as of their last load.
     pub(super) tables: Vec<Arc<dyn LakeTable>>,
     /// The columns that the lane began with, with all names under which events have them.
@@ -163,7 +163,7 @@ impl Needs {
             return SchemaAnswer::Failed(error);
         }
         if of == Half::Key {
-            return key_answer(&schema.text);
+            return SchemaAnswer::Key(parse_key(schema.text).await);
         }
         match parse(schema.text).await {
             Err(error) => SchemaAnswer::Incompatible(error.to_string()),
@@ -250,12 +250,10 @@ async fn parse(schema: SchemaText) -> Result<Arc<ValueSchema>> {
     parsed.unwrap_or_else(|e| Err(Error::Decision(format!("value schema: its parser failed: {e}")))).map(Arc::new)
 }
 
-/// Record keys are read in Avro alone, or as plain text or numbers.
-fn key_answer(schema: &SchemaText) -> SchemaAnswer {
-    match schema.kind {
-        SchemaKind::Avro => SchemaAnswer::Key(schema.text.clone()),
-        other => SchemaAnswer::Incompatible(format!("record keys in {} are not read", other.name())),
-    }
+/// As [`parse`], of record keys.
+async fn parse_key(schema: SchemaText) -> Arc<KeySchema> {
+    let parsed = tokio::task::spawn_blocking(move || KeySchema::parse(&schema)).await;
+    Arc::new(parsed.unwrap_or_else(|e| KeySchema::refused(format!("its parser failed: {e}"))))
 }
 
 /// The topics of a pipeline share one table schema: the newest of the first topic, in order of names.

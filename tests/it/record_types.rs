@@ -43,9 +43,11 @@ fn register(world: &World, subject: &str, schema: &str) -> u32 {
     world.registry.as_ref().unwrap().register(subject, schema).unwrap()
 }
 
-type Sent = (Option<Vec<u8>>, Option<Vec<u8>>);
+/// A key and a value.
+pub type Sent = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-fn send(world: &World, partition: i32, records: &[Sent]) {
+/// Sends records with these keys and values.
+pub fn send(world: &World, partition: i32, records: &[Sent]) {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", world.broker.bootstrap_servers());
     let producer: BaseProducer = config.create().unwrap();

@@ -122,3 +122,45 @@ async fn protobuf_values_become_rows_and_their_schemas_grow_the_tables() {
         assert_eq!(last, [four, json!({"id": 5, "venue": "", "sizes": []})], "{table}");
     }
 }
+
+/// The fields of the record key are the primary key; events and tombstones name them in any order and encoding.
+#[tokio::test(flavor = "multi_thread")]
+async fn record_keys_in_json_and_protobuf_are_detected() {
+    let values = r#"{"type":"object","title":"Trade","properties":{"id":{"type":"integer"},"size":{"type":"integer"}},"required":["size"]}"#;
+    for (kind, schema, keys) in [
+        (
+            SchemaKind::Json,
+            r#"{"type":"object","properties":{"venue":{"type":"string"},"id":{"type":"integer"}},"required":["venue","id"]}"#,
+            [&br#"{"venue":"X","id":1}"#[..], br#"{"id":1,"venue":"X"}"#, br#"{"venue":"X","id":2}"#],
+        ),
+        (
+            SchemaKind::Protobuf,
+            "syntax = \"proto3\"; message Key { string venue = 1; int64 id = 2; }",
+            [b"\0\x0a\x01X\x10\x01", b"\x02\0\x10\x01\x0a\x01X", b"\0\x0a\x01X\x10\x02"],
+        ),
+    ] {
+        let world = world(&[ICEBERG, DELTA], "").await;
+        let settings = std::fs::read_to_string(world.config()).unwrap();
+        std::fs::write(world.config(), settings.replace("    key: [id]\n", "")).unwrap();
+        let registry = world.registry.as_ref().unwrap();
+        let value = registry.register_as(SchemaKind::Json, "trades-value", values).unwrap();
+        let key = registry.register_as(kind, "trades-key", schema).unwrap();
+        let send = |key_body: &[u8], body: Option<&str>| {
+            let body = body.map(|body| wire(value, body.as_bytes()));
+            crate::record_types::send(&world, 0, &[(Some(wire(key, key_body)), body)]);
+        };
+        send(keys[0], Some(r#"{"size":10}"#));
+        send(keys[2], Some(r#"{"size":20}"#));
+        send(keys[1], Some(r#"{"size":11}"#));
+        world.catch_up().await.unwrap();
+        let row = |id: i64, size: i64| json!({"id": id, "size": size, "venue": "X"});
+        for table in ["ice.market.trades", "lake.market.trades"] {
+            assert_eq!(rows(&world, table).await, [row(1, 11), row(2, 20)], "{kind:?} {table}");
+        }
+        send(keys[0], None);
+        world.catch_up().await.unwrap();
+        for table in ["ice.market.trades", "lake.market.trades"] {
+            assert_eq!(rows(&world, table).await, [row(2, 20)], "{kind:?} {table}");
+        }
+    }
+}

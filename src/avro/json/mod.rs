@@ -8,4 +8,4 @@ mod tests;
 mod tree;
 
 pub use self::read::write;
-pub use self::schema::{Object, read};
+pub use self::schema::{Kind, Node, read};

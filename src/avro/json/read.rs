@@ -30,14 +30,14 @@ const ONE: u8 = 2;
 /// What is wrong with a value, and the path of the field where it was found.
 pub type Fault = (Reason, String);
 
-/// Appends the Avro body of an object to `out`.
+/// Appends the Avro form of a value to `out`.
 ///
 /// # Errors
 /// What is wrong, and where. `out` is of no use then.
-pub fn write(object: &Object, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+pub fn write(node: &Node, body: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let mut state = State { out, path: Vec::new(), slots: Vec::new(), spent: 0, reason: None };
-    let read = json.deserialize_map(Fields { object, state: &mut state });
+    let read = Place { node, state: &mut state }.deserialize(&mut json);
     let error = match read.and_then(|()| json.end()) {
         Ok(()) => return Ok(()),
         Err(error) => error,

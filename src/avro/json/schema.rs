@@ -78,12 +78,12 @@ pub struct Property {
     doc: Option<String>,
 }
 
-/// Reads a schema: the name of its type, and its fields. `imports` are schemas that it may refer to, by the name of the
+/// Reads a schema: the name of its type, and what its values are. `imports` are schemas that it may refer to, by the name of the
 /// reference.
 ///
 /// # Errors
-/// Where and why it is no schema of objects that have columns.
-pub fn read(text: &str, imports: &[(String, String)]) -> Result<(String, Object), String> {
+/// Where and why it is no schema of values that have columns.
+pub fn read(text: &str, imports: &[(String, String)]) -> Result<(String, Node), String> {
     let parse = |text: &str| -> Result<Tree, String> {
         if text.len() > SCHEMA_BYTES_MAX {
             return Err(format!("the schema has {} bytes, the limit is {SCHEMA_BYTES_MAX}", text.len()));
@@ -97,10 +97,8 @@ pub fn read(text: &str, imports: &[(String, String)]) -> Result<(String, Object)
     let mut reader = Reader { documents: &documents, types: 0, words: 0, depth: 0, following: Vec::new() };
     let at = At { document: 0, path: "" };
     let root = &documents[0].1;
-    match reader.node(root, at)?.kind {
-        Kind::Object(object) => Ok((root.text("title").unwrap_or(UNTITLED).to_owned(), object)),
-        other => Err(format!("an object with properties is needed, this is {}", other.avro())),
-    }
+    let node = reader.node(root, at)?;
+    Ok((root.text("title").unwrap_or(UNTITLED).to_owned(), node))
 }
 
 /// Where the reader is.

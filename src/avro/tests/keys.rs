@@ -235,3 +235,98 @@ fn a_batch_says_which_schemas_its_records_name() {
     decoder.grow(4, &grown, &wanted, &[]).unwrap();
     assert_eq!(decoder.finish().unwrap().schemas, [(3, of(&schema))]);
 }
+
+const JSON_KEY: &str =
+    r#"{"type":"object","properties":{"venue":{"type":"string"},"id":{"type":"integer"}},"required":["venue","id"]}"#;
+const PROTOBUF_KEY: &str =
+    "syntax = \"proto3\"; message K { string venue = 1; int64 id = 2; message Other { int64 id = 1; } }";
+
+fn key_schema(kind: SchemaKind, text: &str) -> Arc<KeySchema> {
+    Arc::new(KeySchema::parse(&SchemaText::new(kind, text)))
+}
+
+#[test]
+fn record_keys_in_json_and_protobuf_are_the_primary_key() {
+    let json = |body: &str| wire(9, body.as_bytes());
+    let protobuf = |body: &[u8]| wire(9, body);
+    for (kind, text, four, five, bad) in [
+        (
+            SchemaKind::Json,
+            JSON_KEY,
+            json(r#"{"id":4,"venue":"X"}"#),
+            json(r#"{"venue":"X","id":5}"#),
+            [(json(r#"{"id":4}"#), "missing_field venue"), (json(r#"{"id":"4","venue":"X"}"#), "wrong_type id")],
+        ),
+        (
+            SchemaKind::Protobuf,
+            PROTOBUF_KEY,
+            protobuf(b"\0\x10\x04\x0a\x01X"),
+            protobuf(b"\x02\0\x0a\x01X\x10\x05"),
+            [(protobuf(b"\x04\0\0\x08\x04"), "bad_union_branch"), (protobuf(b"\0\x0d\0\0\0\0"), "wire_type venue")],
+        ),
+    ] {
+        let shape = EventShape { key: None, ..upsert(&[]) };
+        let (schema, values) = (key_schema(kind, text), ValueSchema::avro(&record(VALUE)).unwrap());
+        let table = values.table_schema(Some(&schema), &shape, 2).unwrap();
+        assert_eq!(table.key, ["venue", "id"], "{kind:?}");
+        let mut decoder = Decoder::new(&table, &shape, encode()).unwrap();
+        decoder.add_value_schema(1, &record(VALUE)).unwrap();
+        let needs = Pushed::NeedsSchema { id: 9, of: Half::Key };
+        assert_eq!(push(&mut decoder, 0, Some(&four), Some(&value(4, None, None))), needs);
+        assert_eq!(push(&mut decoder, 0, Some(&four), None), needs);
+        decoder.add_keys(9, &schema).unwrap();
+        assert_eq!(push(&mut decoder, 0, Some(&four), Some(&value(4, None, None))), Pushed::Row);
+        for (key, expected) in &bad {
+            for value in [Some(value(4, None, None)), None] {
+                let Pushed::Bad(bad) = push(&mut decoder, 1, Some(key), value.as_deref()) else { panic!("{expected}") };
+                let said = format!("{} {}", bad.reason.code(), bad.field.unwrap_or_default());
+                assert_eq!((said.trim(), bad.half), (*expected, Half::Key));
+            }
+        }
+        assert_eq!(push(&mut decoder, 2, Some(&five), None), Pushed::Delete);
+        let decoded = decoder.finish().unwrap();
+        assert_eq!(decoded.keys, [key_of(&["\"X\"", "4"]), key_of(&["\"X\"", "5"])], "{kind:?}");
+        assert_eq!(rows(&decoded.batch), [r#"4 null null "X""#], "{kind:?}");
+    }
+}
+
+#[test]
+fn tombstones_have_json_and_protobuf_keys_where_columns_are_named() {
+    for (kind, text, key, expected) in [
+        (SchemaKind::Json, r#"{"type":"integer"}"#, &b"7"[..], Ok("7")),
+        (SchemaKind::Json, r#"{"type":["integer","null"]}"#, b"null", Err("null_key")),
+        (SchemaKind::Json, r#"{"type":"integer"}"#, b"7 8", Err("not_json")),
+        (SchemaKind::Json, r#"{"type":"string"}"#, br#""7""#, Err("bad_key")),
+        (SchemaKind::Json, r#"{"type":"object","properties":{"id":{"type":"integer"}}}"#, br#"{"id":7}"#, Ok("7")),
+        (SchemaKind::Json, r#"{"type":"object","properties":{"id":{"type":"integer"}}}"#, b"{}", Err("null_key")),
+        (SchemaKind::Protobuf, PROTOBUF_KEY, b"\0\x10\x07\x0a\x01X", Ok("7")),
+        (SchemaKind::Protobuf, PROTOBUF_KEY, b"\0", Ok("0")),
+        (SchemaKind::Protobuf, PROTOBUF_KEY, b"", Err("truncated")),
+    ] {
+        let mut decoder = decoder(&record(VALUE), &upsert(&["id"]).with_key_schema(true));
+        decoder.add_keys(2, &key_schema(kind, text)).unwrap();
+        let pushed = push(&mut decoder, 0, Some(&wire(2, key)), None);
+        match expected {
+            Ok(rendered) => {
+                assert_eq!(pushed, Pushed::Delete, "{text}");
+                assert_eq!(decoder.finish().unwrap().keys, [key_of(&[rendered])], "{text}");
+            }
+            Err(code) => assert_eq!(reason(&pushed).map(Reason::code), Some(code), "{text}"),
+        }
+    }
+}
+
+#[test]
+fn a_key_schema_that_has_no_columns_matters_only_to_those_who_need_the_keys() {
+    let tree = key_schema(SchemaKind::Protobuf, "syntax = \"proto3\"; message K { K k = 1; }");
+    let values = ValueSchema::avro(&record(VALUE)).unwrap();
+    assert!(values.table_schema(Some(&tree), &upsert(&["id"]), 2).is_ok());
+    let keyed = EventShape { key: None, ..upsert(&[]) };
+    let refused = values.table_schema(Some(&tree), &keyed, 2).unwrap_err();
+    assert!(refused.to_string().contains("key schema: field `k`: message K contains itself"), "{refused}");
+    let plain = key_schema(SchemaKind::Json, r#"{"type":"string"}"#);
+    let refused = values.table_schema(Some(&plain), &keyed, 2).unwrap_err();
+    assert!(refused.to_string().contains("a record is needed, this is string"), "{refused}");
+    let mut decoder = decoder(&record(VALUE), &upsert(&["id"]));
+    assert!(decoder.add_keys(3, &tree).is_err());
+}
