@@ -1,7 +1,7 @@
 //! One JSON value → the Avro record of its schema.
 //!
-//! What comes is checked as far as columns need it: types, required fields, names that are there twice, symbols, and that
-//! numbers and times are kept exactly. Other rules of JSON Schema are between producer and registry.
+//! What comes is checked as far as columns need it: types, required fields, names that are there twice, listed values, and
+//! that numbers and times are kept exactly. Other rules of JSON Schema are between producer and serializer.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -67,6 +67,10 @@ impl State<'_, '_> {
         E::custom("")
     }
 
+    fn check_listed<E: serde::de::Error>(&mut self, node: &Node, number: f64) -> Result<(), E> {
+        if node.allows(number) { Ok(()) } else { Err(self.fail(Reason::EnumIndex)) }
+    }
+
     fn check_size<E: serde::de::Error>(&mut self) -> Result<(), E> {
         if self.out.len().max(self.spent) > RECORD_BYTES_MAX { Err(self.fail(Reason::TooLarge)) } else { Ok(()) }
     }
@@ -108,10 +112,16 @@ impl<'s> Place<'s, '_, '_> {
     fn present<'de, D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         let Place { node, state } = self;
         match &node.kind {
-            Kind::Boolean => json.deserialize_bool(Flag(state)),
+            Kind::Boolean => {
+                json.deserialize_bool(Flag(state))?;
+                let flag = state.out.last().copied().unwrap_or_default();
+                state.check_listed(node, flag.into())
+            }
             Kind::Int | Kind::Long | Kind::Float | Kind::Double | Kind::Decimal { .. } => {
                 let literal = <&RawValue as serde::Deserialize>::deserialize(json)?;
-                number(&node.kind, literal.get(), state.out).map_err(|reason| state.fail(reason))
+                number(&node.kind, literal.get(), state.out).map_err(|reason| state.fail(reason))?;
+                // A decimal in base64 is no number, and has no list.
+                literal.get().parse().map_or(Ok(()), |number| state.check_listed(node, number))
             }
             Kind::List(items) => json.deserialize_seq(Items { items, state }),
             Kind::Map(values) => json.deserialize_map(Entries { values, state }),

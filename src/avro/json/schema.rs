@@ -29,6 +29,8 @@ pub struct Node {
     pub kind: Kind,
     /// Whether `null` is a value too.
     pub nullable: bool,
+    /// The only numbers that it may have, and 0 and 1 for booleans. Texts are symbols.
+    among: Option<Arc<[f64]>>,
 }
 
 /// What a value is when it is not null.
@@ -133,8 +135,7 @@ impl<'t> Reader<'t> {
         self.types += 1;
         self.depth += 1;
         let doc = tree.text("description").map_or(0, str::len);
-        let symbols: usize =
-            tree.get("enum").map(Tree::items).unwrap_or_default().iter().filter_map(Tree::as_text).map(str::len).sum();
+        let symbols: usize = only(tree).iter().map(|value| value.as_text().map_or(WORD_BYTES, str::len)).sum();
         self.words += doc + symbols + tree.entries().len() * WORD_BYTES;
         if self.words > WORDS_BYTES_MAX {
             return Err(at.fault(format!("written out the schema has more than {WORDS_BYTES_MAX} bytes of words")));
@@ -156,17 +157,22 @@ impl<'t> Reader<'t> {
                 return self.branches(branches.items(), (key, choice), at);
             }
         }
-        let (name, nullable) = type_name(tree, at)?;
+        let only = only(tree);
+        let (name, nullable) = type_name(tree, &only, at)?;
         let kind = match name {
             "boolean" => Kind::Boolean,
             "integer" => integer(tree),
             "number" => number(tree, at)?,
-            "string" => string(tree),
+            "string" => string(tree, &only),
             "array" => self.list(tree, at)?,
             "object" => self.object(tree, at)?,
             other => return Err(at.fault(format!("type `{other}` has no column type"))),
         };
-        Ok(Node { kind, nullable })
+        let among = match kind {
+            Kind::Boolean | Kind::Int | Kind::Long | Kind::Float | Kind::Double => numbers(&only),
+            _ => None,
+        };
+        Ok(Node { kind, nullable, among })
     }
 
     fn follow(&mut self, reference: &str, at: At<'_>) -> Result<Node, String> {
@@ -256,7 +262,7 @@ impl<'t> Reader<'t> {
 }
 
 /// The type that a schema names, and whether it may be null.
-fn type_name<'t>(tree: &'t Tree, at: At<'_>) -> Result<(&'t str, bool), String> {
+fn type_name<'t>(tree: &'t Tree, only: &[&Tree], at: At<'_>) -> Result<(&'t str, bool), String> {
     match tree.get("type") {
         Some(Tree::Text(name)) => Ok((name, false)),
         Some(Tree::List(names)) => {
@@ -268,9 +274,40 @@ fn type_name<'t>(tree: &'t Tree, at: At<'_>) -> Result<(&'t str, bool), String> 
         }
         _ if tree.get("properties").is_some() => Ok(("object", false)),
         _ if tree.get("items").is_some() => Ok(("array", false)),
-        _ if tree.get("enum").is_some_and(|e| e.items().iter().all(|s| s.as_text().is_some())) => Ok(("string", false)),
-        _ => Err(at.fault("a schema without a type has no column type")),
+        _ => type_of(only).ok_or_else(|| at.fault("a schema without a type has no column type")),
     }
+}
+
+/// The values that a schema lists, if it does.
+fn only(tree: &Tree) -> Vec<&Tree> {
+    match (tree.get("const"), tree.get("enum")) {
+        (Some(one), _) => vec![one],
+        (None, several) => several.map(Tree::items).unwrap_or_default().iter().collect(),
+    }
+}
+
+/// The type of listed values, and whether null is one of them.
+fn type_of(only: &[&Tree]) -> Option<(&'static str, bool)> {
+    let values: Vec<&&Tree> = only.iter().filter(|value| ***value != Tree::Null).collect();
+    let all = |is: fn(&Tree) -> bool| !values.is_empty() && values.iter().all(|value| is(value));
+    let name = match () {
+        () if all(|value| matches!(value, Tree::Text(_))) => "string",
+        () if all(|value| matches!(value, Tree::Boolean(_))) => "boolean",
+        () if all(|value| matches!(value, Tree::Number(n) if n.fract() == 0.0)) => "integer",
+        () if all(|value| matches!(value, Tree::Number(_))) => "number",
+        () => return None,
+    };
+    Some((name, values.len() < only.len()))
+}
+
+/// Listed numbers and booleans.
+fn numbers(only: &[&Tree]) -> Option<Arc<[f64]>> {
+    let number = |value: &&Tree| match value {
+        Tree::Number(number) => Some(*number),
+        Tree::Boolean(flag) => Some(f64::from(u8::from(*flag))),
+        _ => None,
+    };
+    (!only.is_empty()).then(|| only.iter().filter_map(number).collect())
 }
 
 fn number_of(tree: &Tree, key: &str) -> Option<f64> {
@@ -311,9 +348,8 @@ fn number(tree: &Tree, at: At<'_>) -> Result<Kind, String> {
     }
 }
 
-fn string(tree: &Tree) -> Kind {
-    let symbols = tree.get("enum").map(Tree::items).unwrap_or_default();
-    let symbols: Arc<[Box<str>]> = symbols.iter().filter_map(Tree::as_text).map(Box::from).collect();
+fn string(tree: &Tree, only: &[&Tree]) -> Kind {
+    let symbols: Arc<[Box<str>]> = only.iter().filter_map(|value| value.as_text()).map(Box::from).collect();
     let encoded = tree.text("contentEncoding") == Some("base64") || tree.text("connect.type") == Some("bytes");
     match tree.text("format") {
         _ if !symbols.is_empty() => Kind::Symbol(symbols),
@@ -326,6 +362,11 @@ fn string(tree: &Tree) -> Kind {
 }
 
 impl Node {
+    /// Whether a number, or 0 or 1 for a boolean, is one of those that the schema lists.
+    pub fn allows(&self, number: f64) -> bool {
+        self.among.as_ref().is_none_or(|among| among.contains(&number))
+    }
+
     /// The Avro type that a value is written as.
     pub fn avro(&self) -> TypeRef {
         let kind = self.kind.avro().into();

@@ -356,3 +356,31 @@ fn other_schemas_of_a_topic_are_read_into_the_same_columns() {
     let refused = decoder.add_values(3, &Arc::new(other)).unwrap_err();
     assert!(matches!(&refused, Error::Decision(why) if why.contains("`id`: string cannot be read")), "{refused}");
 }
+
+#[test]
+fn listed_values_are_the_only_ones() {
+    let schema = r#"{"type":"object","properties":{
+        "k":{"const":"v"},"n":{"type":"integer","enum":[1,2,null]},"x":{"enum":[0.5,1]},"f":{"const":false},
+        "e":{"enum":["A",null]},"s":{"type":"string","const":"v"}},"required":["k"]}"#;
+    let schema = parse(schema).unwrap();
+    let read = |body: &str| {
+        let mut decoder = decoder(&schema, &append());
+        match push(&mut decoder, 0, None, Some(&wire(1, body.as_bytes()))) {
+            Pushed::Row => rows(&decoder.finish().unwrap().batch).remove(0),
+            Pushed::Bad(bad) => format!("{} {}", bad.reason.code(), bad.field.unwrap_or_default()),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (body, expected) in [
+        (r#"{"k":"v","n":2,"x":0.5,"f":false,"e":"A","s":"v"}"#, r#""v" 2 0.5 false "A" "v""#),
+        (r#"{"k":"v","n":2.0,"x":1.0,"e":null}"#, r#""v" 2 1.0 null null null"#),
+        (r#"{"k":"w"}"#, "bad_enum_index k"),
+        (r#"{"k":"v","n":3}"#, "bad_enum_index n"),
+        (r#"{"k":"v","x":0.75}"#, "bad_enum_index x"),
+        (r#"{"k":"v","f":true}"#, "bad_enum_index f"),
+        (r#"{"k":"v","e":"B"}"#, "bad_enum_index e"),
+        (r#"{"k":"v","s":"w"}"#, "bad_enum_index s"),
+    ] {
+        assert_eq!(read(body), expected, "{body}");
+    }
+}
