@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
 use firn::avro::{
-    Decoded, Decoder, DeleteBy, EncodeKeys, Event, EventShape, Mode, Nanoseconds, Pushed, RecordKey, RecursiveTypes,
-    Types, table_schema,
+    Decoded, Decoder, DeleteBy, EncodeKeys, Event, EventShape, KeySchema, Mode, Nanoseconds, Pushed, RecordKey,
+    RecursiveTypes, SchemaKind, SchemaText, Types, ValueSchema, table_schema,
 };
 use firn::core::change::Key;
 use firn::core::schema::{TableFormat, TableSchema, evolve};
@@ -18,12 +18,14 @@ use firn::source::schema_in_answers;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its folder in `corpus`.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("wire_frame", wire_frame),
     ("datum", datum),
     ("schema", schema),
     ("registry_reply", registry_reply),
     ("settings", settings),
+    ("json_value", json_value),
+    ("protobuf_value", protobuf_value),
 ];
 
 /// Decisions, a byte each; zeros when there are no more.
@@ -269,29 +271,101 @@ pub fn datum(bytes: &[u8]) {
 /// Any text as a schema: a table of it, a decoder of it, and what an older table becomes by it.
 pub fn schema(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let older = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"},{"name":"b","type":["null",{"type":"record","name":"B","fields":[{"name":"c","type":"float"}]}]}]}"#;
-    let older = table_schema(older, None, &shape(Mode::Append), 3).expect("a table");
+    let older = older();
     let mut reader = Decoder::new(&older, &shape(Mode::Append), encode()).expect("a decoder");
     let _ = (reader.add_value_schema(1, text), reader.add_key_schema(1, text));
     for version in [2, 3] {
         let Ok(table) = table_schema(text, None, &shape(Mode::Append), version) else { continue };
-        own_rows_are_read(&table, text);
+        let schema = Arc::new(ValueSchema::avro(text).expect("a schema"));
+        own_rows_are_read(&table, &schema);
         let format = if version == 2 { TableFormat::IcebergV2 } else { TableFormat::IcebergV3 };
-        let grown = evolve(&older, &table, &[format], 100);
-        if grown.obstacle().is_none() {
-            let again = evolve(&grown.schema, &table, &[format], 1_000);
-            assert!(again.changes.is_empty(), "{:?} after {:?}", again.changes, grown.changes);
-            own_rows_are_read(&grown.schema, text);
-        }
+        grown(&older, &table, format, &schema);
+    }
+}
+
+/// A table that was there before.
+fn older() -> TableSchema {
+    let older = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"},{"name":"b","type":["null",{"type":"record","name":"B","fields":[{"name":"c","type":"float"}]}]}]}"#;
+    table_schema(older, None, &shape(Mode::Append), 3).expect("a table")
+}
+
+/// A table that can follow a schema has nothing left to follow then, and reads its rows.
+fn grown(older: &TableSchema, wanted: &TableSchema, format: TableFormat, schema: &Arc<ValueSchema>) {
+    let grown = evolve(older, wanted, &[format], 100);
+    if grown.obstacle().is_none() {
+        let again = evolve(&grown.schema, wanted, &[format], 1_000);
+        assert!(again.changes.is_empty(), "{:?} after {:?}", again.changes, grown.changes);
+        own_rows_are_read(&grown.schema, schema);
     }
 }
 
 /// A table takes records of the schema that its columns were made of or for.
-fn own_rows_are_read(table: &TableSchema, text: &str) {
+fn own_rows_are_read(table: &TableSchema, schema: &Arc<ValueSchema>) {
     let mut decoder = Decoder::new(table, &shape(Mode::Append), encode()).expect("a decoder");
-    decoder.add_value_schema(1, text).expect("a plan");
+    decoder.add_values(1, schema).expect("a plan");
     let _ = push(&mut decoder, None, Some(&framed(1, &[0; 64])));
     finished(&mut decoder);
+}
+
+/// A JSON Schema, a NUL, and a value. What is read of a value does not depend on space around it, and ends with it.
+pub fn json_value(bytes: &[u8]) {
+    value_of(SchemaKind::Json, bytes, &|decoder, body| {
+        let again = push(decoder, None, Some(&framed(1, &[b" ", body, b"\n"].concat())));
+        assert_eq!(again, Pushed::Row);
+        for other in [body.trim_ascii_end().split_last().map_or(body, |(_, start)| start), &[body, b"1"].concat()] {
+            assert!(matches!(push(decoder, None, Some(&framed(1, other))), Pushed::Bad(_)));
+        }
+    });
+}
+
+/// A Protobuf schema, a NUL, and a value with its message index. A field that nobody knows is passed over.
+pub fn protobuf_value(bytes: &[u8]) {
+    value_of(SchemaKind::Protobuf, bytes, &|decoder, body| {
+        // The highest number that there is, as a varint; no seed has a field of it.
+        let unknown = [0xf8, 0xff, 0xff, 0xff, 0x0f, 1];
+        assert_eq!(push(decoder, None, Some(&framed(1, &[body, &unknown].concat()))), Pushed::Row);
+        // Lists double, and so may memory; anything else is merged.
+        let index = if body[0] == 0 { 1 } else { body.len() };
+        let _ = push(decoder, None, Some(&framed(1, &[body, &body[index..]].concat())));
+    });
+}
+
+/// A schema's text, a NUL, and a body: a table of the schema, what an older table becomes by it, a decoder, keys. Another
+/// row like that of the body is what `again` pushes.
+fn value_of(kind: SchemaKind, bytes: &[u8], again: &dyn Fn(&mut Decoder, &[u8])) {
+    let at = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let (text, body) = (&bytes[..at], bytes.get(at + 1..).unwrap_or_default());
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let text = SchemaText::new(kind, text);
+    key_of(&text, body);
+    let Ok(schema) = ValueSchema::parse(&text) else { return };
+    let (schema, shape) = (Arc::new(schema), shape(Mode::Append));
+    let Ok(table) = schema.table_schema(None, &shape, 3) else { return };
+    grown(&older(), &table, TableFormat::IcebergV3, &schema);
+    let mut decoder = Decoder::new(&table, &shape, encode()).expect("a decoder");
+    decoder.add_values(1, &schema).expect("a plan");
+    let value = framed(1, body);
+    let first = push(&mut decoder, None, Some(&value));
+    assert_eq!(push(&mut decoder, None, Some(&value)), first);
+    if first == Pushed::Row {
+        again(&mut decoder, body);
+        let batch = finished(&mut decoder).batch;
+        same_rows(&batch, 0, 1);
+        same_rows(&batch, 0, 2);
+    }
+    assert_eq!((decoder.rows(), decoder.events()), (0, 0));
+}
+
+/// The schema as that of record keys, for a table with a key of its own.
+fn key_of(text: &SchemaText, body: &[u8]) {
+    let shape = EventShape { key: Some(vec!["id".into()]), ..shape(Mode::Upsert) }.with_key_schema(true);
+    let table = table_schema(KEY, None, &shape, 3).expect("a table");
+    let mut decoder = Decoder::new(&table, &shape, encode()).expect("a decoder");
+    if decoder.add_keys(1, &Arc::new(KeySchema::parse(text))).is_ok() {
+        let pushed = push(&mut decoder, Some(&framed(1, body)), None);
+        assert!(matches!(pushed, Pushed::Delete | Pushed::Bad(_)), "{pushed:?}");
+        assert_eq!(finished(&mut decoder).keys.len(), usize::from(pushed == Pushed::Delete));
+    }
 }
 
 /// What a registry says about id 1 and the subjects that it refers to: answers with a NUL between them, each a letter for its
