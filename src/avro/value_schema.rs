@@ -179,7 +179,7 @@ impl ValueSchema {
             SchemaKind::Avro => ValueSchema::avro(&schema.text),
             SchemaKind::Json => {
                 let read = json::read(&schema.text, &schema.imports);
-                let (name, node) = read.map_err(|e| refusal(&e))?;
+                let (name, mut node) = read.map_err(|e| refusal(&e))?;
                 let json::Kind::Object(object) = &node.kind else {
                     return Err(refusal(&format!("an object with properties is needed, this is {}", node.avro())));
                 };
@@ -188,7 +188,8 @@ impl ValueSchema {
                 let record = Ok(Avro::Record(fields).into());
                 let branches = vec![Branch { name: Arc::from(name), record }];
                 // A value that is null is none.
-                let reader = Reader::Json(Arc::new(json::Node { nullable: false, ..node }));
+                node.nullable = false;
+                let reader = Reader::Json(Arc::new(node));
                 let fingerprint = schema.fingerprint();
                 Ok(ValueSchema { branches, form: Form::Single, reader, types, fingerprint })
             }
