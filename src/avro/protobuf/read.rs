@@ -138,19 +138,25 @@ fn take<'s, 'b>(field: &'s Field, raw: Raw<'b>, slot: &mut Slot<'b>, state: &mut
             take_entry(*key, &field.kind, raw, entries, state)
         }
         _ => {
-            check_wire(&field.kind, raw)?;
-            let merges = matches!(field.kind, Kind::Message(_) | Kind::Wrapper(_) | Kind::Timestamp);
-            *slot = match (std::mem::replace(slot, Slot::Nothing), raw) {
-                (Slot::One(Raw::Bytes(first)), Raw::Bytes(more)) if merges => Slot::Parts([first, more].concat()),
-                (Slot::Parts(mut parts), Raw::Bytes(more)) if merges => {
-                    parts.extend_from_slice(more);
-                    Slot::Parts(parts)
-                }
-                (_, raw) => Slot::One(raw),
-            };
+            *slot = taken(&field.kind, std::mem::replace(slot, Slot::Nothing), raw)?;
             Ok(())
         }
     }
+}
+
+/// What there is of a value that may be there once, after another occurrence: the parts of a message are merged, of
+/// anything else the last one counts.
+fn taken<'b>(kind: &Kind, before: Slot<'b>, raw: Raw<'b>) -> Result<Slot<'b>, Reason> {
+    check_wire(kind, raw)?;
+    let merges = matches!(kind, Kind::Message(_) | Kind::Wrapper(_) | Kind::Timestamp);
+    Ok(match (before, raw) {
+        (Slot::One(Raw::Bytes(first)), Raw::Bytes(more)) if merges => Slot::Parts([first, more].concat()),
+        (Slot::Parts(mut parts), Raw::Bytes(more)) if merges => {
+            parts.extend_from_slice(more);
+            Slot::Parts(parts)
+        }
+        (_, raw) => Slot::One(raw),
+    })
 }
 
 /// Whether a value has the form on the wire that its type has.
@@ -216,15 +222,12 @@ fn take_entry<'s>(
 ) -> Result<(), Reason> {
     let Raw::Bytes(entry) = raw else { return Err(Reason::WireType) };
     state.spend(ENTRY_BYTES)?;
-    let (mut name, mut value) = (None, None);
+    let (mut name, mut value) = (None, Slot::Nothing);
     let mut cursor = Cursor::new(entry);
     while cursor.left() > 0 {
         match Raw::next(&mut cursor)? {
             (1, raw) if key.fits(raw) => name = Some(raw),
-            (2, raw) => {
-                check_wire(kind, raw)?;
-                value = Some(raw);
-            }
+            (2, raw) => value = taken(kind, value, raw)?,
             (1, _) => return Err(Reason::WireType),
             _ => {}
         }
@@ -232,8 +235,9 @@ fn take_entry<'s>(
     let name = key_text(key, name)?;
     let mut written = Vec::new();
     match value {
-        Some(raw) => put_value(kind, raw, &mut written, state)?,
-        None => put_default(kind, &mut written, state)?,
+        Slot::One(raw) => put_value(kind, raw, &mut written, state)?,
+        Slot::Parts(parts) => put_value(kind, Raw::Bytes(&parts), &mut written, state)?,
+        _ => put_default(kind, &mut written, state)?,
     }
     match entries.places.get(&name) {
         Some(&place) => entries.list[place].1 = written,

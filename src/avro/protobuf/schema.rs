@@ -113,6 +113,16 @@ pub struct Defined {
 /// # Errors
 /// Where and why it is no schema.
 pub fn read(text: &str, imports: &[(String, String)]) -> Result<Vec<Defined>, String> {
+    let pool = compile(text, imports)?;
+    let file = pool.get_file_by_name(ITSELF).ok_or_else(|| "the schema is not there after compiling it".to_owned())?;
+    defined(&file)
+}
+
+/// Compiles a schema with what it imports.
+///
+/// # Errors
+/// As [`read`].
+pub fn compile(text: &str, imports: &[(String, String)]) -> Result<DescriptorPool, String> {
     let bytes = imports.iter().map(|(_, text)| text.len()).fold(text.len(), usize::saturating_add);
     if bytes > SCHEMA_BYTES_MAX {
         return Err(format!("the schema has {bytes} bytes with its imports, the limit is {SCHEMA_BYTES_MAX}"));
@@ -126,9 +136,7 @@ pub fn read(text: &str, imports: &[(String, String)]) -> Result<Vec<Defined>, St
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler.include_imports(true);
     compiler.open_file(ITSELF).map_err(|e| format!("the schema is not protobuf: {e}"))?;
-    let pool: DescriptorPool = compiler.descriptor_pool();
-    let file = pool.get_file_by_name(ITSELF).ok_or_else(|| "the schema is not there after compiling it".to_owned())?;
-    defined(&file)
+    Ok(compiler.descriptor_pool())
 }
 
 /// The parser goes down with every bracket.

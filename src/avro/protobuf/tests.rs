@@ -194,7 +194,7 @@ fn the_message_index_says_the_type() {
 
 const SMALL: &str =
     "syntax = \"proto3\"; message M { int32 a = 1; uint64 b = 2; string c = 3; repeated fixed32 d = 4; In e = 5;
-    map<string, int32> f = 6; oneof o { int32 g = 7; In h = 8; } In i = 9; message In { int32 x = 1; int32 y = 2; } }";
+    map<string, int32> f = 6; oneof o { int32 g = 7; In h = 8; } In i = 9; map<string, In> j = 10; message In { int32 x = 1; int32 y = 2; } }";
 
 /// What a body of `SMALL` becomes: a column of its row, or the reason and field of a bad record.
 fn read(body: &[u8], column: &str) -> String {
@@ -234,6 +234,7 @@ fn values_are_what_the_encoding_says_or_the_record_is_a_bad_one() {
         (bytes(5, &[]), "e", "{0 0}"),
         (bytes(6, &[]), "f", "<{\"\" 0}>"),
         (both(bytes(6, b"\x0a\x01k\x10\x01"), bytes(6, b"\x0a\x01k\x10\x02")), "f", "<{\"k\" 2}>"),
+        (bytes(10, b"\x0a\x01k\x12\x02\x08\x01\x12\x02\x10\x02"), "j", "<{\"k\" {1 2}}>"),
         // Of a oneof, the last counts.
         (both(int(7, 1), bytes(8, &[8, 1])), "g", "null"),
         (both(bytes(8, &[8, 1]), int(7, 0)), "g", "0"),

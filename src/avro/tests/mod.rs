@@ -4,7 +4,7 @@ mod bad_records;
 mod defaults;
 mod evolution;
 mod keys;
-mod oracle;
+pub mod oracle;
 mod recursive;
 mod resolution;
 mod schemas;
@@ -190,4 +190,20 @@ fn render_union(array: &UnionArray, row: usize) -> String {
         parts.push(if id == chosen { render(&value, 0) } else { "null".into() });
     }
     format!("{{{}}}", parts.join(" "))
+}
+
+/// Whether two values are equal, but for the last digit of fractions, which serde_json does not always read exactly.
+pub fn same(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) if x.is_f64() || y.is_f64() => {
+            let (x, y) = (x.as_f64().unwrap(), y.as_f64().unwrap());
+            (x - y).abs() <= x.abs() * 1e-15
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
+        (a, b) => a == b,
+    }
 }
