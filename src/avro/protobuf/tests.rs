@@ -129,6 +129,7 @@ fn what_has_no_column_type_is_refused_with_its_path() {
     assert!(columns_of(&parse(structs).unwrap(), Types::Any).unwrap_err().contains("contains itself"));
     for (text, expected) in [
         ("message", "the schema is not protobuf"),
+        ("syntax = \"proto3\"; message M { int32 a = 019; }", "its parser gave up on it"),
         ("syntax = \"proto3\"; import \"other.proto\";", "other.proto"),
         ("syntax = \"proto3\";", "defines no message"),
     ] {
