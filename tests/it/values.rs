@@ -164,3 +164,57 @@ async fn record_keys_in_json_and_protobuf_are_detected() {
         }
     }
 }
+
+/// INV-21: in one run, events of both schemas in turn. What a schema loses stays, what it gains is null in older rows, and a
+/// field under another name is another column, in Protobuf too, where it keeps its number.
+#[tokio::test(flavor = "multi_thread")]
+async fn json_and_protobuf_schemas_lose_and_rename_fields_while_events_flow() {
+    let json_schema = |properties: &str, required: &str| {
+        format!(
+            r#"{{"type":"object","title":"T","properties":{{"id":{{"type":"integer"}},{properties}}},"required":["id",{required}]}}"#
+        )
+    };
+    let json = [
+        json_schema(r#""venue":{"type":"string"},"size":{"type":"integer","connect.type":"int32"}"#, r#""venue""#),
+        json_schema(r#""market":{"type":"string"},"size":{"type":"integer"},"price":{"type":"number"}"#, r#""market""#),
+        json_schema(r#""market":{"type":"string"}"#, r#""market""#),
+    ];
+    let proto = |fields: &str| format!("syntax = \"proto3\"; message T {{ int64 id = 1; {fields} }}");
+    let protobuf = [
+        proto("string venue = 2; optional int32 size = 3;"),
+        proto("string market = 2; optional int64 size = 3; optional double price = 4;"),
+        proto("string market = 2; reserved 3, 4;"),
+    ];
+    let body = |of: SchemaKind, id: u8, name: &str| match of {
+        SchemaKind::Json => format!(r#"{{"id":{id},"{}":"X","size":{id}}}"#, name).into_bytes(),
+        _ => vec![0, 8, id, 0x12, 1, b'X', 0x18, id],
+    };
+    for (kind, schemas) in [(SchemaKind::Json, json), (SchemaKind::Protobuf, protobuf)] {
+        let world = world(&[ICEBERG, DELTA], "").await;
+        let registry = world.registry.as_ref().unwrap();
+        let first = registry.register_as(kind, "trades-value", &schemas[0]).unwrap();
+        world.send(0, &[wire(first, &body(kind, 1, "venue"))]);
+        world.catch_up().await.unwrap();
+        let (_, ended) = verdict(&world, "renamed", &schemas[1]).await;
+        ended.unwrap();
+        let second = registry.register_as(kind, "trades-value", &schemas[1]).unwrap();
+        let third = registry.register_as(kind, "trades-value", &schemas[2]).unwrap();
+        world.send(
+            0,
+            &[
+                wire(first, &body(kind, 2, "venue")),
+                wire(second, &body(kind, 3, "market")),
+                wire(first, &body(kind, 4, "venue")),
+                wire(third, &body(kind, 5, "market")),
+                wire(second, &body(kind, 6, "market")),
+            ],
+        );
+        world.catch_up().await.unwrap();
+        let old = |id: i64| json!({"id": id, "venue": "X", "size": id});
+        let new = |id: i64| json!({"id": id, "market": "X", "size": id});
+        let expected = [old(1), old(2), new(3), old(4), json!({"id": 5, "market": "X"}), new(6)];
+        for table in ["ice.market.trades", "lake.market.trades"] {
+            assert_eq!(rows(&world, table).await, expected, "{kind:?} {table}");
+        }
+    }
+}
