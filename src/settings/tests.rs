@@ -264,7 +264,9 @@ fn hostile_topics_are_refused() {
     let long = "x".repeat(250);
     for name in ["..", ".", "../x", "a/b", "a\\\\b", "a b", "é", "%2e", "a\\0", "a\\n", "a:b", "a*", &long] {
         let error = parse(&MINIMAL.replace("topics: [trades]", &format!("topics: [\"{name}\"]"))).expect_err(name);
-        assert!(error.to_string().contains("is no topic name"), "{name}: {error}");
+        let refused =
+            ["is no topic name", "contains a control character"].iter().any(|why| error.to_string().contains(why));
+        assert!(refused, "{name}: {error}");
     }
     for name in ["__proto__", ".hidden", "a..b", "select", "CON", &long[1..]] {
         assert!(parse(&MINIMAL.replace("topics: [trades]", &format!("topics: [\"{name}\"]"))).is_ok(), "{name}");
