@@ -388,8 +388,8 @@ async fn check_schema_ids(found: &mut Findings, view: &View, registry: Option<&R
             Ok(None) => {
                 wrong += 1;
                 found.info(format_args!(
-                    "schema id {id}, which records in it name, is not in the schema registry any more: further records that \
-                     name it are bad ones"
+                    "schema id {id}, which records in it name, is not in the schema registry any more: a further record that \
+                     names it stops the pipeline"
                 ));
             }
             Ok(Some(now)) => match pins.check(id, now) {

@@ -80,7 +80,7 @@ pub(super) async fn open_lanes<'p, 'w>(
             tables.push(waiting.until_reachable(opened).await?);
         }
         for (subject, id, fingerprint) in &newest.ids {
-            check_pins(&tables, *id, *fingerprint).map_err(|e| e.within(format_args!("subject {subject}")))?;
+            check_pins(&tables, *id, Some(*fingerprint)).map_err(|e| e.within(format_args!("subject {subject}")))?;
         }
         let format_version = lane.iter().map(|table| table.format_version).min().unwrap_or(2);
         let schema = columns_of(&tables, pipeline, &shape, &wanted(newest, &shape, format_version)?, &formats)?;

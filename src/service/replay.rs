@@ -447,10 +447,13 @@ impl KeyReader {
         }
         let text = match self.registry.schema(id as i32).await {
             Ok(schema) => {
-                check_pins(&self.tables, id, schema.fingerprint)?;
+                check_pins(&self.tables, id, Some(schema.fingerprint))?;
                 schema.text
             }
-            Err(error @ RegistryError::NotFound(_)) => return Ok(Some(format!("unknown_schema: {error}"))),
+            Err(error @ RegistryError::NotFound(_)) => {
+                check_pins(&self.tables, id, None)?;
+                return Ok(Some(format!("unknown_schema: {error}")));
+            }
             Err(error) => return Err(error.into()),
         };
         let added = match of {

@@ -159,7 +159,7 @@ impl Needs {
     /// What becomes of a schema that the registry has. Nothing is read with one that records of its id were not written with.
     async fn look_at(lanes: &[Needs], schema: Schema, of: Half) -> SchemaAnswer {
         let tables = lanes.iter().flat_map(|lane| &lane.tables);
-        if let Err(error) = check_pins(tables, schema.id as u32, schema.fingerprint) {
+        if let Err(error) = check_pins(tables, schema.id as u32, Some(schema.fingerprint)) {
             return SchemaAnswer::Failed(error);
         }
         if of == Half::Key {
@@ -217,7 +217,10 @@ impl SchemaDesk {
             let answer = match schema {
                 Ok(schema) => Needs::look_at(&needs, schema, of).await,
                 Err(RegistryError::NotFound(what)) => {
-                    SchemaAnswer::Unknown(format!("the schema registry has no {what}"))
+                    match check_pins(needs.iter().flat_map(|n| &n.tables), id, None) {
+                        Ok(()) => SchemaAnswer::Unknown(format!("the schema registry has no {what}")),
+                        Err(error) => SchemaAnswer::Failed(error),
+                    }
                 }
                 Err(error) => SchemaAnswer::Failed(error.into()),
             };
@@ -227,18 +230,22 @@ impl SchemaDesk {
     }
 }
 
-/// Compares what the registry says of a schema id with what the tables remember of it, as of their last load.
+/// Compares what the registry says of a schema id, nothing where it does not have it, with what the tables remember of it, as
+/// of their last load.
 ///
 /// # Errors
-/// [`Error::Decision`] with the table that has records of that id, read with another schema.
+/// [`Error::Decision`] with the table that has records of that id, read with a schema that the registry has no more.
 pub(super) fn check_pins<'t>(
     tables: impl IntoIterator<Item = &'t Arc<dyn LakeTable>>,
     id: u32,
-    now: Fingerprint,
+    now: Option<Fingerprint>,
 ) -> Result<()> {
+    let check = |pins: Pins| match now {
+        Some(now) => pins.check(id, now).map_err(|repinned| repinned.to_string()),
+        None => pins.check_gone(id).map_err(|gone| gone.to_string()),
+    };
     for table in tables {
-        let pins = Pins::read(table.schemas().as_deref());
-        let checked = pins.and_then(|pins| pins.check(id, now).map_err(|repinned| repinned.to_string()));
+        let checked = Pins::read(table.schemas().as_deref()).and_then(check);
         checked.map_err(|why| Error::Decision(format!("table {}: {why}", table.name())))?;
     }
     Ok(())

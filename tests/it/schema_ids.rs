@@ -102,6 +102,17 @@ async fn stops(tables: &[&str], name: &str, more: &str) {
     assert_eq!(rows(&world, &table).await, before, "nothing was read with another schema");
     assert_eq!(world.positions().await[0], (3, 1), "nothing was passed over");
 
+    // The id is in no registry any more: what it meant is remembered, so that its records are no bad ones.
+    replace_registry(&mut world, &[("trades-value", FIRST)]).await;
+    let error = world.catch_up().await.unwrap_err();
+    assert!(error.exit_code() == 4 && error.to_string().contains("no schema of that id"), "{error}");
+    assert_eq!(world.positions().await[0], (3, 1), "nothing was passed over");
+    let (text, ended) = world.check().await;
+    assert!(
+        ended.is_ok() && text.contains("schema id 2, which records in it name, is not in the schema registry"),
+        "{text}"
+    );
+
     // The registry is restored.
     replace_registry(&mut world, &[("a", ""), ("trades-value", FIRST)]).await;
     world.catch_up().await.unwrap();

@@ -16,7 +16,7 @@ pub use self::change::{Asked, SchemaChange, follow, plan_change};
 pub use self::constant::Constant;
 pub use self::evolve::{Difference, Evolution, evolve};
 pub use self::names::{NAMES_MAX, Named, check_names, crowded, learn_names, matches};
-pub use self::pins::{Fingerprint, PINS_MAX, Pins, Repinned};
+pub use self::pins::{Fingerprint, Gone, PINS_MAX, Pins, Repinned};
 pub use self::promote::{TableFormat, same_type};
 pub use self::size::{GROWN_ROW_BYTES_MAX, memory_of, row_bytes};
 pub use self::union::{TAG, branches_of, union_of};

@@ -58,6 +58,13 @@ pub struct Repinned {
     pub now: Fingerprint,
 }
 
+/// An id of which records are in a table, and that the registry does not have any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// The id.
+    pub id: u32,
+}
+
 /// As the table property has them.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Property {
@@ -106,6 +113,14 @@ impl Pins {
         }
     }
 
+    /// The registry has no schema of this id.
+    ///
+    /// # Errors
+    /// It had one when records of it were read.
+    pub fn check_gone(&self, id: u32) -> Result<(), Gone> {
+        if self.0.contains_key(&id) { Err(Gone { id }) } else { Ok(()) }
+    }
+
     /// With these ids too; `None` where nothing changes. Beyond [`PINS_MAX`] the lowest ids are forgotten, also where they
     /// come up again.
     ///
@@ -146,6 +161,19 @@ impl std::fmt::Display for Repinned {
              another one under that id, of fingerprint {now}: it was reset, restored or replaced. Records would be read with a \
              schema that they were not written with. Restore the registry, or point `schema_registry.url` at the one that the \
              producers use; if what is left to read was written with the new schema, accept it with `firn offsets set \
+             --accept-schema {id}`"
+        )
+    }
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let id = self.id;
+        write!(
+            f,
+            "records of schema id {id} are in it, and the schema registry has no schema of that id any more: it was reset, restored \
+             from an older copy or replaced, or the schema was deleted for good. Restore it, or point `schema_registry.url` at the \
+             registry that the producers use; if further records of that id are to be bad ones, forget it with `firn offsets set \
              --accept-schema {id}`"
         )
     }

@@ -21,6 +21,7 @@ fn an_id_keeps_its_schema_and_new_ids_join() {
     assert_eq!(held.with(&[(8, of(8)), (7, of(9))]), Err(other));
     assert_eq!(held.with(&[(7, of(7))]), Ok(None), "nothing changes: nothing is to be written");
     assert_eq!(held.with(&[(8, of(8)), (7, of(7))]), Ok(Some(pins([7, 8]))));
+    assert_eq!((held.check_gone(7), held.check_gone(8)), (Err(Gone { id: 7 }), Ok(())));
     // Within one batch too.
     assert!(held.with(&[(8, of(8)), (8, of(9))]).is_err());
 }
