@@ -233,7 +233,7 @@ async fn a_tombstone_deletes_in_the_tables_whose_key_it_has() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tombstone_that_is_a_key_of_several_tables_comes_back_in_all_of_them() {
     let tables = "[{catalog: lake, name: shop.orders, record_type: shop.Order, key: [id], order_by: seq}, \
-                  {catalog: lake, name: shop.notes, record_type: shop.Note, key: [id]}]";
+                  {catalog: lake, name: shop.notes, record_type: shop.Note, key: [id], order_by: id}]";
     let letters = "on_bad_record: dead_letter\n    dead_letter: {topic: trades.dlq}\n";
     let lines = format!("subject_strategy: topic_record\n    record_key: int64\n    {letters}    tables: {tables}");
     let world = world(&lines).await;
