@@ -198,7 +198,7 @@ fn a_commit_takes_a_bounded_number_of_requests() {
 }
 
 /// One more than docs/performance.md has: a look at an idle table may fall among them.
-const DELTA_REQUESTS_MAX: usize = 5;
+const DELTA_REQUESTS_MAX: usize = 6;
 const ICEBERG_REQUESTS_MAX: usize = 7;
 
 /// Seconds for which lent credentials of the test are good.
