@@ -215,8 +215,8 @@ impl DeltaTable {
         checked.map_err(|e| self.in_context(e))
     }
 
-    /// Whether `version`, after which none was found, is the newest, or one that others have added to. The log is cleaned from its oldest version on: while
-    /// a version is there, so are those after it.
+    /// Whether `version`, after which none was found, is the newest, or one that others have added to. The log is cleaned from
+    /// its oldest version on: while a version is there, so are those after it.
     async fn is_newest(&self, version: i64) -> Result<bool> {
         if self.log.store.exists(&self.log.commit_location(version)).await.map_err(|e| self.in_context(e))? {
             return Ok(true);
