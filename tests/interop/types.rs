@@ -10,6 +10,7 @@ use crate::process::{catch_up, firn};
 use crate::registry::framed;
 use crate::rows::assert_same_rows;
 use crate::stack::{Catalog, Stack, unique};
+use crate::values::long;
 use crate::wanted;
 
 /// A topic, and a folder for the configuration.
@@ -65,17 +66,6 @@ impl Typed {
     fn pyiceberg(&self, table: &str) -> Vec<Vec<String>> {
         self.stack.pyiceberg_rows(&self.stack.pyiceberg_catalog(Catalog::Sqlite), table, None)
     }
-}
-
-fn long(value: i64) -> Vec<u8> {
-    let mut raw = ((value << 1) ^ (value >> 63)) as u64;
-    let mut out = Vec::new();
-    while raw >= 0x80 {
-        out.push(raw as u8 | 0x80);
-        raw >>= 7;
-    }
-    out.push(raw as u8);
-    out
 }
 
 fn text(value: &str) -> Vec<u8> {

@@ -19,7 +19,7 @@ const PAYMENT: &str = "syntax = \"proto3\";\npackage shop;\n\nimport \"shop/mone
     message Payment {\n  int64 id = 1;\n  Money amount = 2;\n  google.protobuf.Timestamp at = 3;\n  repeated string tags = 4;\n}\n";
 
 /// The zig-zag variable-length integers of Avro.
-fn long(value: i64) -> Vec<u8> {
+pub fn long(value: i64) -> Vec<u8> {
     varint(((value << 1) ^ (value >> 63)) as u64)
 }
 
