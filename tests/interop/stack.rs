@@ -251,17 +251,6 @@ fn run_python(python: &Path, script: &Path, input: &str) -> String {
 }
 
 impl Stack {
-    /// Stops one server (`kafka`, `registry`, `rest`, `postgres`, `trino`). Other tests of this process feel it too: only for a test
-    /// binary run of its own, or with a stack of its own.
-    pub fn stop(&self, server: &str) {
-        assert!(script(&self.run).args(["stop", server]).status().expect("stack.sh runs").success());
-    }
-
-    /// Starts a stopped server again, on the same ports with the same state (the registry forgets: it keeps nothing on disk).
-    pub fn restart(&self, server: &str) {
-        assert!(script(&self.run).args(["start", server]).status().expect("stack.sh runs").success());
-    }
-
     /// Lets a Kafka client of this name produce only so many bytes a second, or as many as it wants.
     pub fn limit_producer(&self, client: &str, bytes_per_second: Option<u64>) {
         let (verb, quota) = match bytes_per_second {
