@@ -22,6 +22,9 @@ const JSON_NOTES: [&str; 7] = ["$comment", "default", "deprecated", "description
 const JSON_NAMED: [&str; 5] = ["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"];
 /// Attributes of JSON schemas that are values.
 const JSON_VALUES: [&str; 2] = ["const", "enum"];
+/// How many bytes of names are written out with their namespaces: one namespace may stand around very many types. Names beyond
+/// are left as they are.
+const NAMES_BYTES_MAX: usize = 16 << 20;
 
 impl SchemaText {
     /// What identifies its meaning, with that of what it refers to.
@@ -58,6 +61,8 @@ fn joined(parts: impl IntoIterator<Item = String>) -> String {
 struct Avro {
     /// The types that were declared so far.
     named: BTreeSet<String>,
+    /// How many bytes of names were written out.
+    names_bytes: usize,
 }
 
 impl Avro {
@@ -72,8 +77,17 @@ impl Avro {
         }
     }
 
-    fn mention(&self, name: &str, namespace: &str) -> String {
-        let full = full_name(name, namespace);
+    fn full_name(&mut self, name: &str, namespace: &str) -> String {
+        let bytes = name.len() + namespace.len();
+        if bytes > NAMES_BYTES_MAX - self.names_bytes {
+            return name.to_owned();
+        }
+        self.names_bytes += bytes;
+        full_name(name, namespace)
+    }
+
+    fn mention(&mut self, name: &str, namespace: &str) -> String {
+        let full = self.full_name(name, namespace);
         quoted(if self.named.contains(&full) { &full } else { name })
     }
 
@@ -111,7 +125,7 @@ impl Avro {
     /// The head of a named type, and the namespace of what is inside.
     fn declare(&mut self, object: &Map<String, Value>, namespace: &str) -> (String, String) {
         let text = |key: &str| object.get(key).and_then(Value::as_str);
-        let full = full_name(text("name").unwrap_or_default(), text("namespace").unwrap_or(namespace));
+        let full = self.full_name(text("name").unwrap_or_default(), text("namespace").unwrap_or(namespace));
         let inside = full.rsplit_once('.').map(|(namespace, _)| namespace.to_owned()).unwrap_or_default();
         let kind = match text("type") {
             Some("error") => "record",
