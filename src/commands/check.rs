@@ -408,7 +408,7 @@ async fn check_schema_ids(found: &mut Findings, view: &View, registry: Option<&R
     }
 }
 
-/// What the registry does not have, or has in a form that no records were read in.
+/// A schema that the registry does not have is an answer too.
 fn known_to_be_gone(error: RegistryError) -> Result<Option<Fingerprint>> {
     match error {
         RegistryError::NotFound(_) => Ok(None),

@@ -97,10 +97,11 @@ pub async fn schema_verdict(args: VerdictArgs, out: Output<'_>) -> Result<()> {
         Err(_) => Latest { values: Vec::new(), key: None, ids: Vec::new() },
     };
     let catalogs = Catalogs::default();
-    let takers = takers(pipeline, &schema)?;
+    let parsed = ValueSchema::parse(&schema);
+    let takers = takers(pipeline, parsed.as_ref().ok())?;
     let opened = pipeline.tables.iter().map(|table| open(&settings, &catalogs, table));
     let opened = join_all(opened).await.into_iter().collect::<Result<Vec<_>>>()?;
-    let tables = match ValueSchema::parse(&schema) {
+    let tables = match parsed {
         Err(why) => {
             let tables = pipeline.tables.iter().zip(&opened);
             tables.map(|(table, opened)| TableReport::unreadable(&settings, table, opened.as_ref(), &why)).collect()
@@ -147,8 +148,8 @@ async fn topic(settings: &Settings, pipeline: &Pipeline) -> Result<String> {
 }
 
 /// The tables that take a record type of this schema; all of them where it cannot be read, which each of them reports.
-fn takers<'p>(pipeline: &'p Pipeline, schema: &SchemaText) -> Result<Vec<&'p Table>> {
-    let Ok(schema) = ValueSchema::parse(schema) else { return Ok(pipeline.tables.iter().collect()) };
+fn takers<'p>(pipeline: &'p Pipeline, schema: Option<&ValueSchema>) -> Result<Vec<&'p Table>> {
+    let Some(schema) = schema else { return Ok(pipeline.tables.iter().collect()) };
     let takes = |table: &&Table| schema.has_any_of(&event_shape(pipeline, table).types);
     let tables: Vec<_> = pipeline.tables.iter().filter(takes).collect();
     if tables.is_empty() {

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::json::LineDelimitedWriter;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Value, json};
 
 use crate::avro::tests::oracle::Random;
-use crate::avro::tests::{append, encode, push, same, wire};
-use crate::avro::{Decoder, Pushed, Reason, SchemaKind, SchemaText, ValueSchema};
+use crate::avro::tests::{append, encode, row_of, same};
+use crate::avro::{Decoder, Reason, SchemaKind, SchemaText, ValueSchema};
 
 const SCHEMAS: usize = 1_000;
 const VALUES: usize = 6;
@@ -178,20 +177,6 @@ fn read(made: &Made, value: &Value) -> Option<Value> {
     }
 }
 
-/// What the decoder makes of a body.
-fn ours(decoder: &mut Decoder, body: &[u8]) -> Result<Value, Reason> {
-    match push(decoder, 0, None, Some(&wire(1, body))) {
-        Pushed::Row => {
-            let mut lines = LineDelimitedWriter::new(Vec::new());
-            lines.write(&decoder.finish().unwrap().batch).unwrap();
-            lines.finish().unwrap();
-            Ok(serde_json::from_slice(&lines.into_inner()).unwrap())
-        }
-        Pushed::Bad(bad) => Err(bad.reason),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn random_values_are_read_as_their_schemas_say() {
     let mut maker = Maker(Random::new(5));
@@ -213,7 +198,7 @@ fn random_values_are_read_as_their_schemas_say() {
             let theirs = serde_json::from_slice::<Value>(&body).ok();
             let expected = theirs.as_ref().map(|value| read(&made, value));
             let shown = String::from_utf8_lossy(&body);
-            match (ours(&mut decoder, &body), expected) {
+            match (row_of(&mut decoder, &body), expected) {
                 (Ok(row), Some(Some(expected))) => {
                     assert!(same(&row, &expected), "{row} is not {expected}: {shown} of {text}");
                     rows += 1;

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::json::LineDelimitedWriter;
 use prost_reflect::Value as Theirs;
 use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage};
 use serde_json::{Value, json};
 
 use super::schema::compile;
 use crate::avro::tests::oracle::Random;
-use crate::avro::tests::{append, encode, push, same, wire};
-use crate::avro::{Decoder, Pushed, Reason, SchemaKind, SchemaText, ValueSchema};
+use crate::avro::tests::{append, encode, row_of, same};
+use crate::avro::{Decoder, Reason, SchemaKind, SchemaText, ValueSchema};
 
 const SCHEMAS: usize = 1_000;
 const MESSAGES: usize = 6;
@@ -244,18 +243,9 @@ fn shown_value(value: &Theirs, kind: &Kind) -> Value {
     }
 }
 
-/// What the decoder makes of a body.
+/// What the decoder makes of a body, that of the schema's first message.
 fn ours(decoder: &mut Decoder, body: &[u8]) -> Result<Value, Reason> {
-    match push(decoder, 0, None, Some(&wire(1, &[&[0][..], body].concat()))) {
-        Pushed::Row => {
-            let mut lines = LineDelimitedWriter::new(Vec::new());
-            lines.write(&decoder.finish().unwrap().batch).unwrap();
-            lines.finish().unwrap();
-            Ok(serde_json::from_slice(&lines.into_inner()).unwrap())
-        }
-        Pushed::Bad(bad) => Err(bad.reason),
-        other => panic!("{other:?}"),
-    }
+    row_of(decoder, &[&[0][..], body].concat())
 }
 
 #[test]

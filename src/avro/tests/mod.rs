@@ -80,6 +80,20 @@ pub fn push_body(decoder: &mut Decoder, body: &[u8]) -> Pushed {
     push(decoder, offset, None, Some(&wire(1, body)))
 }
 
+/// What the decoder makes of a body of schema 1: its row as JSON, or why there is none.
+pub fn row_of(decoder: &mut Decoder, body: &[u8]) -> Result<serde_json::Value, Reason> {
+    match push(decoder, 0, None, Some(&wire(1, body))) {
+        Pushed::Row => {
+            let mut lines = arrow::json::LineDelimitedWriter::new(Vec::new());
+            lines.write(&decoder.finish().unwrap().batch).unwrap();
+            lines.finish().unwrap();
+            Ok(serde_json::from_slice(&lines.into_inner()).unwrap())
+        }
+        Pushed::Bad(bad) => Err(bad.reason),
+        other => panic!("{other:?}"),
+    }
+}
+
 pub fn reason(pushed: &Pushed) -> Option<Reason> {
     match pushed {
         Pushed::Bad(bad) => Some(bad.reason),

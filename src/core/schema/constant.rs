@@ -38,9 +38,7 @@ impl Constant {
             (same, _) => same,
         }
     }
-}
 
-impl Constant {
     /// The bytes that it has beyond its place in a column.
     #[must_use]
     pub fn bytes(&self) -> usize {
